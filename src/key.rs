@@ -1,0 +1,344 @@
+//! Room 3, the seam: keys wherever they live.
+//!
+//! Two nouns. A [`KeyProvider`] is a kind of place (files, PKCS#11 tokens, …), one per URI scheme; it owns loaded modules
+//! and logins for as long as it lives. A [`Key`] is one key in such a place. Nobody outside `key/` knows which provider
+//! it holds: whoever wants to ask is missing a method here.
+//!
+//! A new provider is one file beside these and one line in [`COMPILED_IN`]; a provider of your own joins with
+//! [`Providers::with`].
+
+pub mod algorithm;
+pub mod encoding;
+pub mod error;
+pub mod facts;
+pub mod file;
+pub mod name;
+pub mod pin;
+pub mod uri;
+
+
+use std::fmt::Debug;
+use std::path::Path;
+use std::sync::Arc;
+
+use secrecy::{ExposeSecret, SecretString};
+use serde::{Deserialize, Serialize};
+
+use crate::files::Folder;
+use crate::text::Hint;
+
+pub use algorithm::{KeyAlgorithm, PublicKey, SignatureAlgorithm};
+pub use error::{Fault, KeyError};
+pub use facts::{Answer, KeyFacts, Place};
+pub use name::{KeyName, KeyOwner};
+pub use pin::{Access, Pin, PinOrigin, PinSource};
+pub use uri::KeyUri;
+
+/// A kind of place where keys live.
+pub trait KeyProvider: Debug + Send + Sync {
+    /// Its name after `--provider`.
+    fn name(&self) -> &'static str;
+
+    /// The scheme of its references.
+    fn scheme(&self) -> &'static str;
+
+    /// What a person can say about the place; the command line is built from it.
+    fn options(&self) -> &'static [ProviderOption] {
+        &[]
+    }
+
+    /// Loads what needs no login and no network: module, token, flags. Called while the connection is made.
+    ///
+    /// # Errors
+    /// What would stop [`plan`](Self::plan) or [`open`](Self::open) for sure.
+    fn prepare(&self, within: &KeyUri) -> Result<(), KeyError> {
+        let _ = within;
+        Ok(())
+    }
+
+    /// Opens the one key that `uri` names.
+    ///
+    /// # Errors
+    /// [`KeyError::Selection`] with the candidates where none or several fit.
+    fn open(&self, uri: &KeyUri, access: &Access<'_>) -> Result<Arc<dyn Key>, KeyError>;
+
+    /// Opens what `id.key` of an identity file holds, in every spelling that SDKs write. `None`: not mine.
+    ///
+    /// `expected` is the public key of the identity's certificate: it decides, where the place has changed.
+    fn open_reference(
+        &self,
+        reference: &KeyReference,
+        expected: Option<&PublicKey>,
+        access: &Access<'_>,
+    ) -> Option<Result<Arc<dyn Key>, KeyError>>;
+
+    /// Turns a wish into an exact name, and says whether such a key was there before us. Writes nothing.
+    ///
+    /// # Errors
+    /// [`KeyError::Selection`] where a key of that name cannot be reused: half a pair, another type, or one that
+    /// must not be there; [`KeyError::Unavailable`] where the place cannot make such a key.
+    fn plan(&self, wish: &NewKey<'_>, access: &Access<'_>) -> Result<KeyPlan, KeyError>;
+
+    /// Makes the planned key, or finds it where an earlier run has made it. Read back and tried, else destroyed.
+    fn generate(&self, plan: &KeyPlan, wish: &NewKey<'_>, access: &Access<'_>) -> Result<Arc<dyn Key>, KeyError>;
+
+    /// Destroys both halves of the key that `uri` names.
+    fn delete(&self, uri: &KeyUri, access: &Access<'_>) -> Result<(), KeyError>;
+}
+
+/// One key.
+pub trait Key: Debug + Send + Sync {
+    /// Its exact name: serial, id, label.
+    fn uri(&self) -> &KeyUri;
+
+    /// Its public half.
+    fn public_key(&self) -> &PublicKey;
+
+    /// What it can sign, best first.
+    fn signature_algorithms(&self) -> &[SignatureAlgorithm];
+
+    /// Signs a digest. ECDSA comes as DER, RSA-PSS with a salt as long as the hash. May block; called from several
+    /// threads.
+    fn sign_digest(&self, algorithm: SignatureAlgorithm, digest: &[u8]) -> Result<Vec<u8>, KeyError>;
+
+    /// What an identity file stores in `id.key`: names the key, or holds it.
+    fn reference(&self) -> Result<KeyReference, KeyError>;
+
+    /// Attributes as read back.
+    fn facts(&self) -> Result<KeyFacts, KeyError>;
+
+    /// Hashes and signs a message.
+    fn sign(&self, algorithm: SignatureAlgorithm, message: &[u8]) -> Result<Vec<u8>, KeyError> {
+        self.sign_digest(algorithm, &algorithm.hash().digest(message))
+    }
+}
+
+/// Something that a person can say about a place: `--module PATH` is also `module-path=` in its references.
+#[derive(Clone, Copy, Debug)]
+pub struct ProviderOption {
+    /// After `--`, without the dashes.
+    pub flag: &'static str,
+    /// What stands for the value in the help.
+    pub value: &'static str,
+    /// The attribute of a reference that says the same.
+    pub attribute: &'static str,
+    /// A variable that is honoured after the option and `ZITI_ENROLLER_<OPTION>`; empty for none.
+    pub variable: &'static str,
+    /// One line of help.
+    pub help: &'static str,
+}
+
+/// A key that is wanted.
+#[derive(Clone, Copy, Debug)]
+pub struct NewKey<'a> {
+    /// Where, as far as it was said: the scheme at least.
+    pub within: &'a KeyUri,
+    /// Whose it is: names it where `within` does not. `None`: `within` must.
+    pub owner: Option<KeyOwner<'a>>,
+    /// What kind.
+    pub algorithm: KeyAlgorithm,
+    /// Whether a key that is there already is taken (else it is an error).
+    pub reuse: bool,
+    /// A private folder that outlives a crash: what is made but not yet in place waits here.
+    pub work: &'a Folder,
+    /// The identity file that will refer to it; a provider may put its own file beside it.
+    pub identity: &'a Path,
+}
+
+/// What [`KeyProvider::plan`] found.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyPlan {
+    /// The exact name.
+    pub uri: KeyUri,
+    /// A key of that name was there before us: it is reused, and never deleted.
+    pub there_already: bool,
+    /// It will be an object outside the work folder: the plan must be durable before it is made.
+    pub outlives_us: bool,
+}
+
+/// What an identity file stores in `id.key`. Secret: it may hold the key itself, or a PIN.
+#[derive(Clone)]
+pub struct KeyReference {
+    text: SecretString,
+    holds: bool,
+}
+
+impl KeyReference {
+    /// A reference that only names the key.
+    pub fn names(text: impl Into<String>) -> Self {
+        Self { text: SecretString::from(text.into()), holds: false }
+    }
+
+    /// One that holds the private key.
+    pub fn holds(text: impl Into<String>) -> Self {
+        Self { text: SecretString::from(text.into()), holds: true }
+    }
+
+    /// As found in an identity file of whatever maker.
+    pub fn found(text: impl Into<String>) -> Self {
+        let text = text.into();
+        let holds = text.contains("-----BEGIN");
+        Self { text: SecretString::from(text), holds }
+    }
+
+    /// Whether the private key is in it.
+    pub fn holds_the_key(&self) -> bool {
+        self.holds
+    }
+
+    /// The text, for the provider that reads it and the file that stores it.
+    pub fn expose(&self) -> &str {
+        self.text.expose_secret()
+    }
+}
+
+impl std::fmt::Debug for KeyReference {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "KeyReference({})", if self.holds { "holds a key" } else { "names a key" })
+    }
+}
+
+type Maker = fn() -> Box<dyn KeyProvider>;
+
+static COMPILED_IN: &[Maker] = &[
+    || Box::new(file::FileProvider),
+    || Box::new(Absent { name: "pkcs11", scheme: "pkcs11" }),
+    || Box::new(Absent { name: "tpm", scheme: "tpm2" }),
+];
+
+/// The providers of a run.
+#[derive(Debug)]
+pub struct Providers(Vec<Box<dyn KeyProvider>>);
+
+impl Providers {
+    /// Those that this build has.
+    pub fn compiled_in() -> Self {
+        Self(COMPILED_IN.iter().map(|make| make()).collect())
+    }
+
+    /// One of your own, asked before all others.
+    pub fn with(mut self, provider: impl KeyProvider + 'static) -> Self {
+        self.0.insert(0, Box::new(provider));
+        self
+    }
+
+    /// All of them.
+    pub fn iter(&self) -> impl Iterator<Item = &dyn KeyProvider> {
+        self.0.iter().map(|p| &**p)
+    }
+
+    /// The one called `name` on the command line.
+    pub fn named(&self, name: &str) -> Option<&dyn KeyProvider> {
+        self.iter().find(|p| p.name() == name)
+    }
+
+    /// The one whose references look like `uri`.
+    ///
+    /// # Errors
+    /// [`KeyError::Reference`] where there is none.
+    pub fn of(&self, uri: &KeyUri) -> Result<&dyn KeyProvider, KeyError> {
+        self.iter().find(|p| p.scheme() == uri.scheme()).ok_or_else(|| {
+            let known: Vec<String> = self.iter().map(|p| format!("`{}:`", p.scheme())).collect();
+            KeyError::Reference(
+                Fault::new("usage", format!("no provider reads references of scheme `{}:`", uri.scheme()))
+                    .hint(Hint::say(format!("known are {}", known.join(", ")))),
+            )
+        })
+    }
+
+    /// Opens `id.key` of an identity.
+    ///
+    /// # Errors
+    /// [`KeyError::Reference`] where no provider reads it, else what the provider says.
+    pub fn open_reference(
+        &self,
+        reference: &KeyReference,
+        expected: Option<&PublicKey>,
+        access: &Access<'_>,
+    ) -> Result<Arc<dyn Key>, KeyError> {
+        self.iter().find_map(|p| p.open_reference(reference, expected, access)).unwrap_or_else(|| {
+            // Only the scheme: the rest may be a key or a PIN.
+            let scheme =
+                reference.expose().split(':').next().filter(|s| s.len() < 16 && s.chars().all(|c| c.is_ascii_alphanumeric()));
+            let what = scheme.map_or(String::from("its form is unknown"), |s| format!("scheme `{s}:` is unknown"));
+            Err(KeyError::Reference(Fault::new("usage", format!("no provider reads the key reference of this identity: {what}"))))
+        })
+    }
+}
+
+/// Makes the key sign a fresh nonce, and checks the signature in software against the public key.
+///
+/// A token can show the public object of one key and sign with another; every key passes here before it is used.
+///
+/// # Errors
+/// [`KeyError::NotAsPromised`] `signature_wrong`, and what the device says.
+pub fn prove(key: &dyn Key) -> Result<(), KeyError> {
+    let mut nonce = [0; 32];
+    aws_lc_rs::rand::fill(&mut nonce)
+        .map_err(|e| KeyError::Device(Fault::new("device_error", "the system gave no random numbers").because(e)))?;
+    let algorithm = key.public_key().algorithm().csr_signature();
+    let signature = key.sign(algorithm, &nonce)?;
+    if key.public_key().verifies(algorithm, &nonce, &signature) {
+        return Ok(());
+    }
+    Err(KeyError::NotAsPromised(
+        Fault::new("signature_wrong", "the key signed a test message, and the signature does not fit its public key")
+            .hint(Hint::say("private and public object of that name belong to different keys, or the device is faulty")),
+    ))
+}
+
+/// A provider that this build was made without: it answers by saying so.
+#[derive(Debug)]
+struct Absent {
+    name: &'static str,
+    scheme: &'static str,
+}
+
+impl Absent {
+    fn error(&self) -> KeyError {
+        KeyError::Unavailable(
+            Fault::new("provider_absent", format!("this build has no provider `{}`", self.name))
+                .hint(Hint::run("build it with the feature", format!("cargo install ziti-enroller --features {}", self.name))),
+        )
+    }
+}
+
+impl KeyProvider for Absent {
+    fn name(&self) -> &'static str {
+        self.name
+    }
+
+    fn scheme(&self) -> &'static str {
+        self.scheme
+    }
+
+    fn prepare(&self, _: &KeyUri) -> Result<(), KeyError> {
+        Err(self.error())
+    }
+
+    fn open(&self, _: &KeyUri, _: &Access<'_>) -> Result<Arc<dyn Key>, KeyError> {
+        Err(self.error())
+    }
+
+    fn open_reference(
+        &self,
+        reference: &KeyReference,
+        _: Option<&PublicKey>,
+        _: &Access<'_>,
+    ) -> Option<Result<Arc<dyn Key>, KeyError>> {
+        let mine = reference.expose().strip_prefix(self.scheme).is_some_and(|rest| rest.starts_with(':'));
+        mine.then(|| Err(self.error()))
+    }
+
+    fn plan(&self, _: &NewKey<'_>, _: &Access<'_>) -> Result<KeyPlan, KeyError> {
+        Err(self.error())
+    }
+
+    fn generate(&self, _: &KeyPlan, _: &NewKey<'_>, _: &Access<'_>) -> Result<Arc<dyn Key>, KeyError> {
+        Err(self.error())
+    }
+
+    fn delete(&self, _: &KeyUri, _: &Access<'_>) -> Result<(), KeyError> {
+        Err(self.error())
+    }
+}

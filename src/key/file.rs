@@ -1,0 +1,325 @@
+//! Provider `file`: a private key in a PEM file, or inside the identity itself.
+//!
+//! A new key waits in the work folder until the identity that holds it is in place (`pem:` in `id.key`); with
+//! `--key file:PATH --create` it goes to that path and the identity refers to it (`file://PATH`).
+
+use std::path::Path;
+use std::sync::Arc;
+
+use aws_lc_rs::digest::Digest;
+use aws_lc_rs::encoding::{AsDer, Pkcs8V1Der};
+use aws_lc_rs::rsa::KeySize;
+use aws_lc_rs::signature::{self, EcdsaKeyPair, KeyPair as _, RsaKeyPair};
+use rustls::pki_types::PrivateKeyDer;
+use rustls::pki_types::pem::PemObject;
+use secrecy::{ExposeSecret, SecretString};
+use zeroize::Zeroizing;
+
+use super::{
+    Access, Fault, Key, KeyAlgorithm, KeyError, KeyFacts, KeyPlan, KeyProvider, KeyReference, KeyUri, NewKey, PublicKey,
+    SignatureAlgorithm,
+};
+use crate::files::{self, Folder};
+use crate::text::Hint;
+
+/// Name of a new key in the work folder.
+const WAITING: &str = "key.pem";
+/// Largest key file that is read, in bytes; RSA-4096 takes 3.3 KiB.
+const LARGEST: u64 = 64 * 1024;
+
+/// The provider; it holds nothing.
+#[derive(Debug)]
+pub struct FileProvider;
+
+impl KeyProvider for FileProvider {
+    fn name(&self) -> &'static str {
+        "file"
+    }
+
+    fn scheme(&self) -> &'static str {
+        "file"
+    }
+
+    fn open(&self, uri: &KeyUri, _: &Access<'_>) -> Result<Arc<dyn Key>, KeyError> {
+        let path = path_of(uri)?;
+        let pem = match files::read_file(path, LARGEST) {
+            Ok(pem) => secret_text(pem, path)?,
+            Err(e) if matches!(e.kind, files::FileErrorKind::System(rustix::io::Errno::NOENT)) => {
+                return Err(KeyError::Selection(Fault::new("key_not_found", format!("no key file {}", path.display()))));
+            }
+            Err(e) => return Err(e.into()),
+        };
+        Ok(Arc::new(FileKey::read(pem, uri.clone(), false)?))
+    }
+
+    fn open_reference(
+        &self,
+        reference: &KeyReference,
+        _: Option<&PublicKey>,
+        access: &Access<'_>,
+    ) -> Option<Result<Arc<dyn Key>, KeyError>> {
+        let text = reference.expose();
+        if reference.holds_the_key() {
+            let pem = SecretString::from(text.strip_prefix("pem:").unwrap_or(text));
+            return Some(FileKey::read(pem, KeyUri::new("file"), true).map(|k| Arc::new(k) as _));
+        }
+        // Without a scheme it is a path, as every SDK takes it.
+        let has_scheme = text.split_once(':').is_some_and(|(s, _)| s.chars().all(|c| c.is_ascii_alphanumeric()));
+        if !text.starts_with("file:") && has_scheme {
+            return None;
+        }
+        let uri = text
+            .parse::<KeyUri>()
+            .map_err(|e| KeyError::Reference(Fault::new("usage", "key reference is not a path").because(e)));
+        Some(uri.and_then(|uri| self.open(&uri, access)))
+    }
+
+    fn plan(&self, wish: &NewKey<'_>, access: &Access<'_>) -> Result<KeyPlan, KeyError> {
+        let (uri, there_already) = match wish.within.file_path() {
+            None => {
+                let path = files::absolute(&wish.work.join(WAITING))?;
+                (KeyUri::file(&path), false)
+            }
+            Some(path) => {
+                let path = files::absolute(path)?;
+                (KeyUri::file(&path), path.symlink_metadata().is_ok())
+            }
+        };
+        if there_already {
+            if !wish.reuse {
+                let message = format!("{} is there already", path_of(&uri)?.display());
+                let hint = Hint::say("leave out --create to use it, or name another file");
+                return Err(KeyError::Selection(Fault::new("key_exists", message).hint(hint)));
+            }
+            let found = self.open(&uri, access)?.public_key().algorithm();
+            if found != wish.algorithm {
+                return Err(type_differs(&uri, found, wish.algorithm));
+            }
+        }
+        Ok(KeyPlan { uri, there_already, outlives_us: wish.within.file_path().is_some() })
+    }
+
+    fn generate(&self, plan: &KeyPlan, wish: &NewKey<'_>, access: &Access<'_>) -> Result<Arc<dyn Key>, KeyError> {
+        let path = path_of(&plan.uri)?.to_owned();
+        let inline = wish.within.file_path().is_none();
+        if path.exists() {
+            // An earlier run was killed after this point. A file that it left half-written is no key: made again.
+            match self.open(&plan.uri, access) {
+                Ok(key) if key.public_key().algorithm() == wish.algorithm => return reopen(&path, plan.uri.clone(), inline),
+                _ if inline => wish.work.remove(WAITING)?,
+                Ok(key) => return Err(type_differs(&plan.uri, key.public_key().algorithm(), wish.algorithm)),
+                Err(error) => return Err(error),
+            }
+        }
+        let pem = new_pem(wish.algorithm)?;
+        let name = path.file_name().and_then(|n| n.to_str()).ok_or_else(|| not_a_file(&plan.uri))?;
+        if inline {
+            write_durably(wish.work, name, &pem)?;
+        } else {
+            write_durably(&Folder::of(&path)?, name, &pem)?;
+        }
+        let key = FileKey::read(pem, plan.uri.clone(), inline)?;
+        super::prove(&key)?;
+        Ok(Arc::new(key))
+    }
+
+    fn delete(&self, uri: &KeyUri, _: &Access<'_>) -> Result<(), KeyError> {
+        Ok(files::remove_file(path_of(uri)?)?)
+    }
+}
+
+fn reopen(path: &Path, uri: KeyUri, inline: bool) -> Result<Arc<dyn Key>, KeyError> {
+    let pem = secret_text(files::read_file(path, LARGEST)?, path)?;
+    Ok(Arc::new(FileKey::read(pem, uri, inline)?))
+}
+
+fn write_durably(folder: &Folder, name: &str, pem: &SecretString) -> Result<(), KeyError> {
+    folder.create(name, pem.expose_secret().as_bytes())?;
+    folder.fill(name, pem.expose_secret().as_bytes())?;
+    Ok(folder.sync()?)
+}
+
+fn secret_text(bytes: Vec<u8>, path: &Path) -> Result<SecretString, KeyError> {
+    let bytes = Zeroizing::new(bytes);
+    let text = std::str::from_utf8(&bytes);
+    text.map(SecretString::from)
+        .map_err(|_| KeyError::Reference(Fault::new("key_type_unsupported", format!("{} is not a key in PEM", path.display()))))
+}
+
+fn path_of(uri: &KeyUri) -> Result<&Path, KeyError> {
+    uri.file_path().ok_or_else(|| not_a_file(uri))
+}
+
+fn not_a_file(uri: &KeyUri) -> KeyError {
+    KeyError::Reference(Fault::new("usage", format!("`{uri}` names no file")))
+}
+
+fn type_differs(uri: &KeyUri, found: KeyAlgorithm, asked: KeyAlgorithm) -> KeyError {
+    KeyError::Selection(
+        Fault::new("key_type_differs", format!("{uri} is {found}, and {asked} was asked for"))
+            .hint(Hint::say(format!("give --key-alg {found}, or another name with --key"))),
+    )
+}
+
+/// PKCS#8 PEM of a new key.
+fn new_pem(algorithm: KeyAlgorithm) -> Result<SecretString, KeyError> {
+    let failed = |e: aws_lc_rs::error::Unspecified| {
+        KeyError::Device(Fault::new("device_error", format!("cannot make a key of type {algorithm}")).because(e))
+    };
+    let ec = |curve| EcdsaKeyPair::generate(curve)?.to_pkcs8v1().map(|der| Zeroizing::new(der.as_ref().to_vec()));
+    let rsa = |size| {
+        let der: Pkcs8V1Der<'static> = aws_lc_rs::rsa::KeyPair::generate(size)?.as_der()?;
+        Ok(Zeroizing::new(der.as_ref().to_vec()))
+    };
+    let der = match algorithm {
+        KeyAlgorithm::P256 => ec(&signature::ECDSA_P256_SHA256_ASN1_SIGNING),
+        KeyAlgorithm::P384 => ec(&signature::ECDSA_P384_SHA384_ASN1_SIGNING),
+        KeyAlgorithm::Rsa2048 => rsa(KeySize::Rsa2048),
+        KeyAlgorithm::Rsa3072 => rsa(KeySize::Rsa3072),
+        KeyAlgorithm::Rsa4096 => rsa(KeySize::Rsa4096),
+    }
+    .map_err(failed)?;
+    let pem = der::pem::encode_string("PRIVATE KEY", der::pem::LineEnding::LF, &der);
+    pem.map(SecretString::from)
+        .map_err(|e| KeyError::Device(Fault::new("device_error", "cannot write the new key as PEM").because(e.to_string())))
+}
+
+/// A key in memory.
+struct FileKey {
+    uri: KeyUri,
+    pem: SecretString,
+    inline: bool,
+    pair: Pair,
+    public: PublicKey,
+}
+
+enum Pair {
+    Ec(Box<EcdsaKeyPair>),
+    Rsa(Box<RsaKeyPair>),
+}
+
+impl FileKey {
+    /// PKCS#8, SEC1 (`EC PRIVATE KEY`) or PKCS#1 (`RSA PRIVATE KEY`), unencrypted.
+    fn read(pem: SecretString, uri: KeyUri, inline: bool) -> Result<Self, KeyError> {
+        let unsupported = |what: String| {
+            KeyError::Unavailable(Fault::new("key_type_unsupported", what).hint(Hint::say(
+                "p256, p384, rsa2048, rsa3072 and rsa4096 keys are read, as PKCS#8, SEC1 or PKCS#1 PEM without password",
+            )))
+        };
+        let name = if uri.file_path().is_some() { uri.to_string() } else { "the key in the identity".to_owned() };
+        if pem.expose_secret().contains("ENCRYPTED") {
+            return Err(unsupported(format!("{name} is encrypted")));
+        }
+        let der = PrivateKeyDer::from_pem_slice(pem.expose_secret().as_bytes())
+            .map_err(|_| unsupported(format!("{name} is not a private key in PEM")))?;
+        let curves = [&signature::ECDSA_P256_SHA256_ASN1_SIGNING, &signature::ECDSA_P384_SHA384_ASN1_SIGNING];
+        let bytes = der.secret_der();
+        let pair = curves
+            .into_iter()
+            .find_map(|curve| EcdsaKeyPair::from_private_key_der(curve, bytes).ok())
+            .map(|p| Pair::Ec(Box::new(p)))
+            .or_else(|| {
+                RsaKeyPair::from_pkcs8(bytes).or_else(|_| RsaKeyPair::from_der(bytes)).ok().map(|p| Pair::Rsa(Box::new(p)))
+            })
+            .ok_or_else(|| unsupported(format!("{name} is of a type that is not supported")))?;
+        let spki = match &pair {
+            Pair::Ec(pair) => pair.public_key().as_der().map(|d| d.as_ref().to_vec()),
+            Pair::Rsa(pair) => pair.public_key().as_der().map(|d| d.as_ref().to_vec()),
+        };
+        let spki = spki.map_err(|_| unsupported(format!("public half of {name} cannot be written")))?;
+        let public = PublicKey::from_spki(&spki).map_err(|e| unsupported(format!("{name}: {e}")))?;
+        Ok(Self { uri, pem, inline, pair, public })
+    }
+}
+
+impl Key for FileKey {
+    fn uri(&self) -> &KeyUri {
+        &self.uri
+    }
+
+    fn public_key(&self) -> &PublicKey {
+        &self.public
+    }
+
+    fn signature_algorithms(&self) -> &[SignatureAlgorithm] {
+        self.public.algorithm().signatures()
+    }
+
+    fn sign_digest(&self, algorithm: SignatureAlgorithm, digest: &[u8]) -> Result<Vec<u8>, KeyError> {
+        let failed = || KeyError::Device(Fault::new("device_error", "the key file cannot make such a signature"));
+        let digest = Digest::import_less_safe(digest, algorithm.hash().algorithm()).map_err(|_| failed())?;
+        match (&self.pair, algorithm) {
+            (Pair::Ec(pair), SignatureAlgorithm::EcdsaSha256 | SignatureAlgorithm::EcdsaSha384) => {
+                pair.sign_digest(&digest).map(|s| s.as_ref().to_vec()).map_err(|_| failed())
+            }
+            (Pair::Rsa(pair), _) => {
+                let padding: &'static dyn signature::RsaEncoding = match algorithm {
+                    SignatureAlgorithm::RsaPkcs1Sha256 => &signature::RSA_PKCS1_SHA256,
+                    SignatureAlgorithm::RsaPkcs1Sha384 => &signature::RSA_PKCS1_SHA384,
+                    SignatureAlgorithm::RsaPkcs1Sha512 => &signature::RSA_PKCS1_SHA512,
+                    SignatureAlgorithm::RsaPssSha256 => &signature::RSA_PSS_SHA256,
+                    SignatureAlgorithm::RsaPssSha384 => &signature::RSA_PSS_SHA384,
+                    SignatureAlgorithm::RsaPssSha512 => &signature::RSA_PSS_SHA512,
+                    SignatureAlgorithm::EcdsaSha256 | SignatureAlgorithm::EcdsaSha384 => return Err(failed()),
+                };
+                let mut signed = vec![0; pair.public_modulus_len()];
+                pair.sign_digest(padding, &digest, &mut signed).map_err(|_| failed())?;
+                Ok(signed)
+            }
+            (Pair::Ec(_), _) => Err(failed()),
+        }
+    }
+
+    fn reference(&self) -> Result<KeyReference, KeyError> {
+        match self.uri.file_path() {
+            Some(path) if !self.inline => {
+                let path = files::absolute(path)?;
+                // The Go reader decodes `%` and cuts at `?` and `#`; the C reader does none of it.
+                let text = path.to_str().filter(|p| !p.contains(['%', '?', '#', '\n'])).ok_or_else(|| {
+                    let message =
+                        format!("{} cannot be written into an identity: every SDK reads such a path differently", path.display());
+                    KeyError::Reference(Fault::new("usage", message).hint(Hint::say("use a path without %, ? and #")))
+                })?;
+                Ok(KeyReference::names(format!("file://{text}")))
+            }
+            _ => Ok(KeyReference::holds(format!("pem:{}", self.pem.expose_secret()))),
+        }
+    }
+
+    fn facts(&self) -> Result<KeyFacts, KeyError> {
+        Ok(KeyFacts::of_a_file())
+    }
+}
+
+impl std::fmt::Debug for FileKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("FileKey").field("uri", &self.uri).field("public", &self.public).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_type_signs_what_its_public_key_verifies() {
+        for algorithm in [KeyAlgorithm::P256, KeyAlgorithm::P384, KeyAlgorithm::Rsa2048] {
+            let key = FileKey::read(new_pem(algorithm).unwrap(), KeyUri::new("file"), true).unwrap();
+            assert_eq!(key.public_key().algorithm(), algorithm);
+            for signature in key.signature_algorithms() {
+                let signed = key.sign(*signature, b"message").unwrap();
+                assert!(key.public_key().verifies(*signature, b"message", &signed), "{algorithm} {signature:?}");
+                assert!(!key.public_key().verifies(*signature, b"massage", &signed), "{algorithm} {signature:?}");
+            }
+            super::super::prove(&key).unwrap();
+        }
+    }
+
+    #[test]
+    fn says_what_kind_of_file_it_is_not() {
+        for text in ["", "hello", "-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED PRIVATE KEY-----\n"] {
+            let error = FileKey::read(SecretString::from(text), KeyUri::new("file"), true).unwrap_err();
+            assert_eq!(error.fault().map(|f| f.code), Some("key_type_unsupported"), "{text}");
+        }
+    }
+}

@@ -1,0 +1,341 @@
+//! [`Access`]: the one road from a PIN to a device, and the login policy; without a device.
+//!
+//! A token locks after a few wrong PINs, for everybody. So there is never more than one *refused* login: the provider
+//! reads the device's flags first and says how many [`Tries`] are left; [`Access`] asks the [`PinSource`] at most once
+//! a place and calls back at most once with a PIN that has not worked yet. A PIN that was accepted may be given again.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use secrecy::{ExposeSecret, SecretSlice};
+
+use super::error::{Fault, KeyError};
+use crate::text::Hint;
+
+/// A PIN, as bytes; wiped when dropped, never printed.
+pub struct Pin(SecretSlice<u8>);
+
+impl Pin {
+    /// Takes `bytes` as they came from a source: one final LF or CRLF is removed, nothing else.
+    ///
+    /// # Errors
+    /// `pin_empty`, and `pin_unreadable` where a control character is in it, which no device takes on purpose.
+    pub fn read(mut bytes: Vec<u8>, origin: &PinOrigin) -> Result<Self, KeyError> {
+        if bytes.ends_with(b"\n") {
+            bytes.pop();
+            if bytes.ends_with(b"\r") {
+                bytes.pop();
+            }
+        }
+        let (empty, control) = (bytes.is_empty(), bytes.iter().any(|b| *b < 0x20 || *b == 0x7f));
+        let pin = Self(bytes.into());
+        if empty {
+            return Err(KeyError::Pin(Fault::new("pin_empty", format!("PIN from {origin} is empty; no try was used"))));
+        }
+        if control {
+            let message = format!("PIN from {origin} has a NUL or another control character; no try was used");
+            return Err(KeyError::Pin(Fault::new("pin_unreadable", message)));
+        }
+        Ok(pin)
+    }
+
+    /// The bytes, for the call that logs in.
+    pub fn expose(&self) -> &[u8] {
+        self.0.expose_secret()
+    }
+}
+
+impl fmt::Debug for Pin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Pin(…)")
+    }
+}
+
+/// Where a PIN came from; every PIN error names it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum PinOrigin {
+    /// `--pin-fd N`.
+    Descriptor(i32),
+    /// `--pin-file F`.
+    File(PathBuf),
+    /// `pin-source` in the reference.
+    Reference(PathBuf),
+    /// An environment variable.
+    Variable(&'static str),
+    /// A systemd credential.
+    Credential(PathBuf),
+    /// Typed at a terminal.
+    Terminal,
+    /// In the identity file (`--embed-pin`).
+    Identity,
+    /// Handed over by the program that uses the library.
+    Caller,
+}
+
+impl fmt::Display for PinOrigin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Descriptor(n) => write!(f, "descriptor {n}"),
+            Self::File(path) => write!(f, "{}", path.display()),
+            Self::Reference(path) => write!(f, "{} (pin-source of the reference)", path.display()),
+            Self::Variable(name) => write!(f, "{name}"),
+            Self::Credential(path) => write!(f, "credential {}", path.display()),
+            Self::Terminal => f.write_str("the terminal"),
+            Self::Identity => f.write_str("the identity file"),
+            Self::Caller => f.write_str("the calling program"),
+        }
+    }
+}
+
+/// What a PIN is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum PinFor {
+    /// The user of a token, or the auth value of a key.
+    User,
+    /// The owner hierarchy of a device.
+    Owner,
+}
+
+/// A PIN is wanted.
+#[derive(Clone, Copy, Debug)]
+pub struct Question<'a> {
+    /// The token or device, as a person knows it: `token "edge" (serial 1f2e)`.
+    pub place: &'a str,
+    /// Whose PIN.
+    pub whose: PinFor,
+    /// `pin-source` of the reference: a path or a `file:` URI (RFC 7512 §2.4).
+    pub pin_source: Option<&'a str>,
+}
+
+/// Where PINs come from. The library may ask, never how; `None` means that there is nobody to ask.
+pub trait PinSource: Send + Sync {
+    /// The PIN that answers `question`, and where it came from.
+    ///
+    /// # Errors
+    /// [`KeyError::Pin`] where a source is named and cannot be read: an unreadable PIN is not an empty one.
+    fn pin(&self, question: &Question<'_>) -> Result<Option<(Pin, PinOrigin)>, KeyError>;
+}
+
+/// Nobody to ask.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NoPins;
+
+impl PinSource for NoPins {
+    fn pin(&self, _: &Question<'_>) -> Result<Option<(Pin, PinOrigin)>, KeyError> {
+        Ok(None)
+    }
+}
+
+/// What a device says about tries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tries {
+    /// More than one is left.
+    Enough,
+    /// One more wrong PIN locks it.
+    Last,
+    /// It is locked.
+    None,
+    /// It does not say.
+    Unknown,
+}
+
+/// What a device said to a PIN.
+#[derive(Debug)]
+pub enum LoginRefusal {
+    /// Wrong; the native name.
+    Incorrect(String),
+    /// Locked, now or before; the native name.
+    Locked(String),
+    /// Right, but must be changed first; the native name.
+    Expired(String),
+    /// Not about the PIN at all.
+    Other(KeyError),
+}
+
+/// The login policy of one run; shared by all threads and providers of that run.
+pub struct Access<'a> {
+    source: &'a dyn PinSource,
+    allow_final_try: bool,
+    places: Mutex<HashMap<(String, PinFor), Known>>,
+}
+
+#[derive(Clone)]
+enum Known {
+    Accepted(Arc<Pin>),
+    Refused(PinOrigin),
+}
+
+impl<'a> Access<'a> {
+    /// A run's policy over `source`.
+    pub fn new(source: &'a dyn PinSource) -> Self {
+        Self { source, allow_final_try: false, places: Mutex::default() }
+    }
+
+    /// Uses the last try before a lock, which is refused otherwise.
+    pub fn allow_final_try(mut self, allow: bool) -> Self {
+        self.allow_final_try = allow;
+        self
+    }
+
+    /// Logs in to the place of `question`: at most one refused try in this run.
+    ///
+    /// `held` is a PIN that came with the reference itself; it goes before every source. `try_login` is called at most
+    /// once with a PIN that has not worked yet, under a lock, so that threads cannot try twice.
+    ///
+    /// # Errors
+    /// [`KeyError::Locked`] before any try where `tries` forbids it, [`KeyError::Pin`] where there is no PIN or it is
+    /// refused, and whatever `try_login` says that is not about the PIN.
+    pub fn login<T>(
+        &self,
+        question: &Question<'_>,
+        tries: Tries,
+        held: Option<(Arc<Pin>, PinOrigin)>,
+        try_login: impl FnOnce(&Pin) -> Result<T, LoginRefusal>,
+    ) -> Result<(T, Arc<Pin>), KeyError> {
+        let place = question.place;
+        let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = (place.to_owned(), question.whose);
+        let (pin, origin) = match places.get(&key) {
+            Some(Known::Refused(origin)) => return Err(refused(place, origin, "refused before in this run")),
+            Some(Known::Accepted(pin)) => (pin.clone(), None),
+            None => {
+                self.permit(place, tries)?;
+                let (pin, origin) = match held {
+                    Some(held) => held,
+                    None => self.source.pin(question)?.map(|(p, o)| (Arc::new(p), o)).ok_or_else(|| missing(place))?,
+                };
+                (pin, Some(origin))
+            }
+        };
+        match try_login(&pin) {
+            Ok(done) => {
+                places.insert(key, Known::Accepted(pin.clone()));
+                Ok((done, pin))
+            }
+            Err(LoginRefusal::Other(error)) => Err(error),
+            Err(LoginRefusal::Expired(native)) => {
+                let fault = Fault::new("pin_expired", format!("PIN of {place} must be changed before it can be used"));
+                Err(KeyError::Locked(
+                    fault.native(native).hint(Hint::say("change it with the token's own tool, then run this again")),
+                ))
+            }
+            Err(LoginRefusal::Locked(native)) => Err(locked(place, Some(native))),
+            Err(LoginRefusal::Incorrect(native)) => {
+                let origin = origin.unwrap_or(PinOrigin::Caller);
+                places.insert(key, Known::Refused(origin.clone()));
+                Err(refused(place, &origin, &native))
+            }
+        }
+    }
+
+    fn permit(&self, place: &str, tries: Tries) -> Result<(), KeyError> {
+        match tries {
+            Tries::None => Err(locked(place, None)),
+            Tries::Last if !self.allow_final_try => Err(KeyError::Locked(
+                Fault::new("pin_final_try", format!("one more wrong PIN locks {place}; no try was used"))
+                    .hint(Hint::say("if you are sure of the PIN, run this again with --allow-final-try")),
+            )),
+            Tries::Last | Tries::Enough | Tries::Unknown => Ok(()),
+        }
+    }
+}
+
+impl fmt::Debug for Access<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Access").field("allow_final_try", &self.allow_final_try).finish_non_exhaustive()
+    }
+}
+
+fn refused(place: &str, origin: &PinOrigin, native: &str) -> KeyError {
+    KeyError::Pin(
+        Fault::new("pin_incorrect", format!("{place} refused the PIN from {origin}"))
+            .native(native)
+            .hint(Hint::say("the next wrong PIN may lock the token: look at its PIN state before you try again")),
+    )
+}
+
+fn locked(place: &str, native: Option<String>) -> KeyError {
+    let fault = Fault::new("pin_locked", format!("the PIN of {place} is locked"));
+    let fault = fault.hint(Hint::say("the token's security officer can set a new one"));
+    KeyError::Locked(match native {
+        Some(native) => fault.native(native),
+        None => fault,
+    })
+}
+
+fn missing(place: &str) -> KeyError {
+    KeyError::Pin(
+        Fault::new("pin_missing", format!("{place} wants a PIN and none was given"))
+            .hint(Hint::say("give it with --pin-file, with pin-source in the reference, or in ZITI_ENROLLER_PIN")),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    struct Always;
+    impl PinSource for Always {
+        fn pin(&self, _: &Question<'_>) -> Result<Option<(Pin, PinOrigin)>, KeyError> {
+            Pin::read(b"1234\n".to_vec(), &PinOrigin::Caller).map(|p| Some((p, PinOrigin::Caller)))
+        }
+    }
+
+    const QUESTION: Question<'_> = Question { place: "token `t`", whose: PinFor::User, pin_source: None };
+
+    fn code(error: &KeyError) -> &'static str {
+        error.fault().map_or("", |f| f.code)
+    }
+
+    #[test]
+    fn never_tries_a_refused_pin_twice() {
+        let access = Access::new(&Always);
+        let tried = Cell::new(0);
+        for _ in 0..3 {
+            let result = access.login(&QUESTION, Tries::Enough, None, |_| -> Result<(), _> {
+                tried.set(tried.get() + 1);
+                Err(LoginRefusal::Incorrect("CKR_PIN_INCORRECT".into()))
+            });
+            assert_eq!(code(&result.unwrap_err()), "pin_incorrect");
+        }
+        assert_eq!(tried.get(), 1);
+    }
+
+    #[test]
+    fn gives_an_accepted_pin_again() {
+        let access = Access::new(&Always);
+        for _ in 0..3 {
+            let (pin, _) = access.login(&QUESTION, Tries::Enough, None, |pin| Ok(pin.expose().to_vec())).unwrap();
+            assert_eq!(pin, b"1234");
+        }
+    }
+
+    #[test]
+    fn tries_nothing_when_the_flags_forbid_it() {
+        for (tries, expected) in [(Tries::None, "pin_locked"), (Tries::Last, "pin_final_try")] {
+            let result = Access::new(&Always).login(&QUESTION, tries, None, |_| -> Result<(), _> { panic!("tried") });
+            assert_eq!(code(&result.unwrap_err()), expected);
+        }
+        assert!(Access::new(&Always).allow_final_try(true).login(&QUESTION, Tries::Last, None, |_| Ok(())).is_ok());
+    }
+
+    #[test]
+    fn removes_one_line_end_and_nothing_else() {
+        let read = |bytes: &[u8]| Pin::read(bytes.to_vec(), &PinOrigin::Caller);
+        assert_eq!(read(b"a b \r\n").unwrap().expose(), b"a b ");
+        assert_eq!(read("ä".as_bytes()).unwrap().expose(), "ä".as_bytes());
+        assert_eq!(code(&read(b"\n").unwrap_err()), "pin_empty");
+        assert_eq!(code(&read(b"1\0").unwrap_err()), "pin_unreadable");
+        assert_eq!(code(&read(b"1\n\n").unwrap_err()), "pin_unreadable");
+    }
+
+    #[test]
+    fn does_not_print_a_pin() {
+        assert_eq!(format!("{:?}", Pin::read(b"1234".to_vec(), &PinOrigin::Caller).unwrap()), "Pin(…)");
+    }
+}

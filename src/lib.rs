@@ -1,0 +1,12 @@
+//! Enrollment for OpenZiti with private keys that are made in hardware and never leave it.
+
+pub mod key;
+
+pub mod certificate;
+pub mod files;
+pub mod http;
+pub mod journal;
+pub mod origin;
+pub mod text;
+pub mod tls;
+
