@@ -16,6 +16,8 @@ pub mod name;
 pub mod pin;
 pub mod uri;
 
+#[cfg(feature = "pkcs11")]
+pub mod pkcs11;
 
 use std::fmt::Debug;
 use std::path::Path;
@@ -202,6 +204,9 @@ type Maker = fn() -> Box<dyn KeyProvider>;
 
 static COMPILED_IN: &[Maker] = &[
     || Box::new(file::FileProvider),
+    #[cfg(feature = "pkcs11")]
+    || Box::new(pkcs11::Pkcs11Provider::default()),
+    #[cfg(not(feature = "pkcs11"))]
     || Box::new(Absent { name: "pkcs11", scheme: "pkcs11" }),
     || Box::new(Absent { name: "tpm", scheme: "tpm2" }),
 ];

@@ -1,0 +1,343 @@
+//! Provider `pkcs11`: keys in a PKCS#11 token, made there and never outside.
+//!
+//! References follow RFC 7512: `pkcs11:token=edge;serial=…;object=gate-7;id=%01%02?module-path=…`; what an identity file
+//! holds is [`reference`]'s affair. The provider owns loaded modules and logged-in tokens for as long as it lives, so a
+//! thousand keys cost one login. The module is loaded at run time; nothing is linked.
+
+mod error;
+mod generation;
+mod known;
+mod module;
+mod object;
+mod pair;
+mod place;
+mod private_key;
+mod reference;
+mod search;
+mod session;
+mod template;
+mod token;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use self::error::Failure;
+use self::generation::{Made, destroy};
+use self::module::Module;
+use self::object::Name;
+use self::pair::{Found, Pair};
+use self::place::unfolded;
+use self::private_key::{PrivateKey, named};
+use self::reference::Reference;
+use self::session::{Mode, OpenToken};
+use self::token::{Purpose, Token, Wanted};
+use super::{
+    Access, Fault, Key, KeyAlgorithm, KeyError, KeyOwner, KeyPlan, KeyProvider, KeyReference, KeyUri, NewKey, Pin, PinOrigin,
+    ProviderOption, PublicKey,
+};
+use crate::text::Hint;
+
+/// The provider.
+#[derive(Debug, Default)]
+pub struct Pkcs11Provider {
+    modules: Mutex<BTreeMap<PathBuf, Arc<Module>>>,
+    tokens: Mutex<Vec<Arc<OpenToken>>>,
+}
+
+static OPTIONS: [ProviderOption; 2] = [
+    ProviderOption {
+        flag: "module",
+        value: "PATH",
+        attribute: "module-path",
+        variable: "PKCS11_MODULE_PATH",
+        help: "PKCS#11 module (shared library) of the token",
+    },
+    ProviderOption {
+        flag: "token",
+        value: "LABEL|SERIAL|URI",
+        attribute: "token",
+        variable: "",
+        help: "token by label, serial or pkcs11: URI, where the module shows several",
+    },
+];
+
+impl KeyProvider for Pkcs11Provider {
+    fn name(&self) -> &'static str {
+        "pkcs11"
+    }
+
+    fn scheme(&self) -> &'static str {
+        "pkcs11"
+    }
+
+    fn options(&self) -> &'static [ProviderOption] {
+        &OPTIONS
+    }
+
+    fn prepare(&self, within: &KeyUri) -> Result<(), KeyError> {
+        let uri = unfolded(within)?;
+        self.find(&uri, Purpose::Use)?.1.must_not_be_locked()
+    }
+
+    fn open(&self, uri: &KeyUri, access: &Access<'_>) -> Result<Arc<dyn Key>, KeyError> {
+        let uri = unfolded(uri)?;
+        let (module, found) = self.find(&uri, Purpose::Use)?;
+        let Some(name) = Name::of(&uri) else { return Err(search::which_key(&module, &found)) };
+        let token = self.logged_in(module, found, access, pin_source(&uri)?, None)?;
+        let key = token.with(Mode::Read, |lent| {
+            let pair = search::one_by_name(lent, &name, token.token())?;
+            PrivateKey::read(&token, lent, pair, pin_source(&uri)?)
+        })?;
+        trusted(key)
+    }
+
+    fn open_reference(
+        &self,
+        reference: &KeyReference,
+        expected: Option<&PublicKey>,
+        access: &Access<'_>,
+    ) -> Option<Result<Arc<dyn Key>, KeyError>> {
+        let text = reference.expose();
+        if let Some(reference) = Reference::parse(text) {
+            return Some(reference.and_then(|reference| self.open_referenced(reference, expected, access)));
+        }
+        if !text.split(':').next().is_some_and(|scheme| text.contains(':') && scheme.eq_ignore_ascii_case("pkcs11")) {
+            return None;
+        }
+        let uri = text.parse::<KeyUri>();
+        let uri =
+            uri.map_err(|e| KeyError::Reference(Fault::new("usage", "key reference of this identity cannot be read").because(e)));
+        Some(uri.and_then(|uri| self.open(&uri, access)).and_then(|key| match expected {
+            Some(expected) if key.public_key() != expected => Err(not_its_key(key.uri())),
+            _ => Ok(key),
+        }))
+    }
+
+    fn plan(&self, wish: &NewKey<'_>, access: &Access<'_>) -> Result<KeyPlan, KeyError> {
+        let within = unfolded(wish.within)?;
+        let said = Name::of(&within);
+        if said.is_none() && wish.owner.is_none() {
+            return Err(nameless(&within));
+        }
+        let token = self.token(&within, Purpose::Write, access)?;
+        let found = token.with(Mode::Read, |lent| match (&said, wish.owner) {
+            (Some(name), _) => search::by_name(lent, &name.shortest(), token.token()),
+            (None, Some(owner)) => search::newest(lent, owner, token.token()),
+            (None, None) => Ok(None),
+        })?;
+        let pin_source = pin_source(&within)?;
+        match found {
+            Some(Pair { private, public, .. }) => {
+                let uri = named(&token, &private.id, &private.label, pin_source);
+                // Both readers take the first key with an id, so no second one gets it.
+                let other_label = said.and_then(|said| said.label).is_some_and(|label| label != private.label);
+                if !wish.reuse || other_label {
+                    let hint = Hint::say("leave out --create to use it, or give the new key another name");
+                    let fault = Fault::new("key_exists", format!("{} holds the key {uri} already", token.token()));
+                    return Err(KeyError::Selection(fault.hint(hint)));
+                }
+                if public.algorithm() != wish.algorithm {
+                    return Err(type_differs(&uri, public.algorithm(), wish.algorithm));
+                }
+                Ok(KeyPlan { uri, there_already: true, outlives_us: false })
+            }
+            None => {
+                token.module().can_make(token.token(), wish.algorithm)?;
+                let Name { id, label } = name_for(said, wish.owner)?;
+                let uri = named(&token, &id.unwrap_or_default(), &label.unwrap_or_default(), pin_source);
+                Ok(KeyPlan { uri, there_already: false, outlives_us: true })
+            }
+        }
+    }
+
+    fn generate(&self, plan: &KeyPlan, wish: &NewKey<'_>, access: &Access<'_>) -> Result<Arc<dyn Key>, KeyError> {
+        if plan.there_already {
+            return self.open(&plan.uri, access);
+        }
+        let uri = unfolded(&plan.uri)?;
+        let name = Name::of(&uri).ok_or_else(|| nameless(&uri))?;
+        let token = self.token(&uri, Purpose::Write, access)?;
+        let place = token.token().to_string();
+        let pin_source = pin_source(&uri)?;
+        let (key, made) = token.with(Mode::Write, |lent| {
+            // An earlier run that was killed may have made it.
+            if let Some(pair) = search::by_name(lent, &name.shortest(), token.token())? {
+                return Ok((PrivateKey::read(&token, lent, pair, pin_source)?, None));
+            }
+            let made = Made::by(lent, wish.algorithm, &name, &place)?;
+            let read = || -> Result<PrivateKey, Failure> {
+                let key = PrivateKey::read(&token, lent, made.pair(lent, &place)?, pin_source)?;
+                key.must_be_as_promised(wish.algorithm)?;
+                Ok(key)
+            };
+            match read() {
+                Ok(key) => Ok((key, Some(made))),
+                Err(why) => {
+                    made.discard(lent);
+                    Err(why)
+                }
+            }
+        })?;
+        if let Err(why) = key.must_be_as_promised(wish.algorithm).and_then(|()| super::prove(&key)) {
+            if let Some(made) = made {
+                token.with(Mode::Write, |lent| Ok(made.discard(lent)))?;
+            }
+            return Err(why);
+        }
+        Ok(Arc::new(key))
+    }
+
+    fn delete(&self, uri: &KeyUri, access: &Access<'_>) -> Result<(), KeyError> {
+        let uri = unfolded(uri)?;
+        let name = Name::of(&uri).ok_or_else(|| nameless(&uri))?;
+        let token = self.token(&uri, Purpose::Write, access)?;
+        token.with(Mode::Write, |lent| {
+            let found = Found::by(&lent.session, &name)?;
+            if found.is_nothing() {
+                return Err(search::missing(lent, &name, token.token())?.into());
+            }
+            Ok(destroy(lent, found.both_halves(&name, &token.token().to_string())?)?)
+        })
+    }
+}
+
+impl Pkcs11Provider {
+    fn module(&self, path: &Path) -> Result<Arc<Module>, KeyError> {
+        let mut modules = self.modules.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(module) = modules.get(path) {
+            return Ok(module.clone());
+        }
+        let module = Arc::new(Module::load(path)?);
+        modules.insert(path.to_owned(), module.clone());
+        Ok(module)
+    }
+
+    /// The one token that `uri` means, as it is now.
+    fn find(&self, uri: &KeyUri, purpose: Purpose) -> Result<(Arc<Module>, Token), KeyError> {
+        let module = self.module(&module::path_in(uri)?)?;
+        let token = token::choose(module.tokens()?, &Wanted::by(uri), purpose, module.path())?;
+        Ok((module, token))
+    }
+
+    /// The one token that `uri` means, logged in.
+    fn token(&self, uri: &KeyUri, purpose: Purpose, access: &Access<'_>) -> Result<Arc<OpenToken>, KeyError> {
+        // One that is open and named exactly needs no look at the slots.
+        let (path, wanted) = (module::path_in(uri)?, Wanted::by(uri));
+        if wanted.is_exact() {
+            let tokens = self.tokens.lock().unwrap_or_else(PoisonError::into_inner);
+            let known = tokens.iter().find(|open| open.module().path() == path && wanted.fits(&open.token().identity));
+            if let Some(open) = known.filter(|open| open.token().is_fit_for(purpose)) {
+                return Ok(open.clone());
+            }
+        }
+        let (module, token) = self.find(uri, purpose)?;
+        self.logged_in(module, token, access, pin_source(uri)?, None)
+    }
+
+    /// One login a token, however many threads and keys want it.
+    fn logged_in(
+        &self,
+        module: Arc<Module>,
+        token: Token,
+        access: &Access<'_>,
+        pin_source: Option<&str>,
+        held: Option<(Arc<Pin>, PinOrigin)>,
+    ) -> Result<Arc<OpenToken>, KeyError> {
+        let mut tokens = self.tokens.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(open) = tokens.iter().find(|open| open.is(&module, &token)) {
+            return Ok(open.clone());
+        }
+        let open = OpenToken::open(module, token, access, pin_source, held)?;
+        tokens.push(open.clone());
+        Ok(open)
+    }
+
+    fn open_referenced(
+        &self,
+        reference: Reference,
+        expected: Option<&PublicKey>,
+        access: &Access<'_>,
+    ) -> Result<Arc<dyn Key>, KeyError> {
+        let module = self.module(&reference.module)?;
+        let found = place::of(&module, &reference, expected)?;
+        if reference.key.is_none() && expected.is_none() {
+            return Err(search::which_key(&module, &found));
+        }
+        let token = self.logged_in(module, found, access, None, reference.held)?;
+        let key = token.with(Mode::Read, |lent| {
+            let named = match reference.key.as_ref().map(|name| search::by_name(lent, name, token.token())) {
+                // What has the name now may be no key that can be used; the certificate knows which it is.
+                None | Some(Err(Failure::Judged(_))) if expected.is_some() => None,
+                None => None,
+                Some(named) => named?,
+            };
+            let pair = match (named, expected, &reference.key) {
+                (Some(pair), Some(key), _) if pair.public == *key => pair,
+                (Some(pair), None, _) => pair,
+                // The name has gone to another key, or is not known here: the certificate decides.
+                (_, Some(key), _) => {
+                    search::by_public_key(lent, key, token.token())?.ok_or_else(|| another_key(token.token()))?
+                }
+                (None, None, Some(name)) => return Err(search::missing(lent, name, token.token())?.into()),
+                (None, None, None) => return Err(another_key(token.token()).into()),
+            };
+            PrivateKey::read(&token, lent, pair, None)
+        })?;
+        trusted(key)
+    }
+}
+
+/// A key that was there before us: kept inside, and really the other half of the public key that it shows.
+fn trusted(key: PrivateKey) -> Result<Arc<dyn Key>, KeyError> {
+    key.must_stay_inside()?;
+    super::prove(&key)?;
+    Ok(Arc::new(key))
+}
+
+fn pin_source(uri: &KeyUri) -> Result<Option<&str>, KeyError> {
+    uri.text("pin-source").map_err(|e| KeyError::Reference(Fault::new("usage", e.to_string())))
+}
+
+/// Id and label of a new key: what was said, and what the owner makes of the rest. Both readers want an id.
+fn name_for(said: Option<Name>, owner: Option<KeyOwner<'_>>) -> Result<Name, KeyError> {
+    match (said, owner.map(|owner| owner.name(0))) {
+        (None, Some(derived)) => Ok(Name { id: Some(derived.id.to_vec()), label: Some(derived.label.into_bytes()) }),
+        (Some(Name { id: Some(id), label }), derived) => {
+            Ok(Name { id: Some(id), label: label.or_else(|| derived.map(|derived| derived.label.into_bytes())) })
+        }
+        // Not the derived id: that is the name of another key, the one that is found without being named.
+        (said, _) => {
+            let mut id = [0; 16];
+            aws_lc_rs::rand::fill(&mut id)
+                .map_err(|e| KeyError::Device(Fault::new("device_error", "the system gave no random numbers").because(e)))?;
+            Ok(Name { id: Some(id.to_vec()), label: said.and_then(|said| said.label) })
+        }
+    }
+}
+
+fn nameless(uri: &KeyUri) -> KeyError {
+    let fault = Fault::new("usage", format!("`{uri}` does not say which key"));
+    KeyError::Reference(fault.hint(Hint::say("name it with object= or id=: --key 'pkcs11:object=NAME'")))
+}
+
+fn type_differs(uri: &KeyUri, found: KeyAlgorithm, asked: KeyAlgorithm) -> KeyError {
+    KeyError::Selection(
+        Fault::new("key_type_differs", format!("{uri} is {found}, and {asked} was asked for"))
+            .hint(Hint::say(format!("give --key-alg {found}, or another name with --key"))),
+    )
+}
+
+fn another_key(token: &Token) -> KeyError {
+    KeyError::Selection(
+        Fault::new("key_not_found", format!("the key of this identity is not in {token}: no key there fits its certificate"))
+            .hint(Hint::say("the key was replaced or lives in another token; an administrator can re-enroll this identity")),
+    )
+}
+
+fn not_its_key(uri: &KeyUri) -> KeyError {
+    KeyError::Selection(Fault::new(
+        "key_not_found",
+        format!("{uri} is not the key of this identity: it does not fit its certificate"),
+    ))
+}

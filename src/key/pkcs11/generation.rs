@@ -1,0 +1,89 @@
+//! A new key pair: asked for, and destroyed again where it is not what was promised.
+
+use cryptoki::error::Error;
+
+use super::error::{Failure, is_about_the_template, is_lost, names};
+use super::object::{Name, Object, described};
+use super::pair::{Found, Pair};
+use super::session::Lent;
+use super::template::{Asking, key_pair};
+use crate::key::{Fault, KeyAlgorithm, KeyError};
+use crate::text::Hint;
+
+/// Both halves of a pair that this run has made.
+#[derive(Debug)]
+pub(super) struct Made {
+    private: Object,
+    public: Option<Object>,
+    opening: u64,
+}
+
+impl Made {
+    /// Has the token make a pair. One that refuses the template is asked once more for each thing that it may dislike;
+    /// what is never given up is that the key stays inside.
+    pub(super) fn by(lent: &Lent, algorithm: KeyAlgorithm, name: &Name, place: &str) -> Result<Self, Failure> {
+        let mut first: Option<Error> = None;
+        for asking in Asking::ALL {
+            let (mechanism, public, private) = key_pair(algorithm, name, asking);
+            match lent.session.generate_key_pair(&mechanism, &public, &private) {
+                Ok((public, private)) => {
+                    let gone =
+                        || KeyError::Device(Fault::new("device_error", format!("{place} does not show the key that it made")));
+                    let private = described(&lent.session, private)?.ok_or_else(gone)?;
+                    let public = described(&lent.session, public)?;
+                    return Ok(Self { private, public, opening: lent.opening });
+                }
+                Err(error) if is_about_the_template(&error) => {
+                    log::info!("{place}: template {asking:?} refused: {:?}", names(&error));
+                    // The first is the whole wish; what a lesser one was refused for says less.
+                    first.get_or_insert(error);
+                }
+                Err(error) => {
+                    return Err(match first {
+                        Some(first) if !is_lost(&error) => refused(&first, place),
+                        _ => error.into(),
+                    });
+                }
+            }
+        }
+        Err(first.map_or(Failure::Call(Error::InvalidValue), |first| refused(&first, place)))
+    }
+
+    /// The pair as the token shows it.
+    pub(super) fn pair(&self, lent: &Lent, place: &str) -> Result<Pair, Failure> {
+        let found = Found {
+            privates: vec![self.private.clone()],
+            publics: self.public.clone().into_iter().collect(),
+            certificates: Vec::new(),
+        };
+        let name = Name { id: Some(self.private.id.clone()), label: None };
+        let lost = || KeyError::Device(Fault::new("device_error", format!("{place} does not show the key that it made")));
+        found.pair(&lent.session, &name, place)?.ok_or_else(|| lost().into())
+    }
+
+    /// Destroys what was made; that it could not be is said, and is not the reason why.
+    pub(super) fn discard(&self, lent: &Lent) {
+        // Handles of an earlier opening could be those of somebody else's objects by now.
+        let left = if lent.opening == self.opening {
+            destroy(lent, [&self.private].into_iter().chain(&self.public)).err().map(|error| format!("{:?}", names(&error)))
+        } else {
+            Some("the token was opened again".into())
+        };
+        if let Some(left) = left {
+            log::warn!("key {} was made, is not used, and could not be destroyed: {left}", self.private);
+        }
+    }
+}
+
+fn refused(error: &Error, place: &str) -> Failure {
+    let (native, call) = names(error);
+    let mut fault =
+        Fault::new("key_type_unsupported", format!("{place} does not make a key that stays inside it: {call} failed"));
+    fault.native = native.map(String::from);
+    KeyError::Unavailable(fault.hint(Hint::say("make the key with the token's own tool, and name it with --key"))).into()
+}
+
+/// Destroys objects, the first first; all are tried.
+pub(super) fn destroy<'a>(lent: &Lent, objects: impl IntoIterator<Item = &'a Object>) -> Result<(), Error> {
+    objects.into_iter().map(|object| lent.session.destroy_object(object.handle)).fold(Ok(()), Result::and)
+}

@@ -1,0 +1,255 @@
+//! [`Module`]: one PKCS#11 module, loaded and initialised.
+//!
+//! Loading a module runs its code with our rights, so its path is judged first (threat T34), wherever it came from.
+//! C_Initialize happens once per process and is never undone: C_Finalize would end the sessions of everybody else in
+//! this process, and a module with threads of its own does not survive being unmapped.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use cryptoki::context::{CInitializeArgs, CInitializeFlags, Pkcs11};
+use cryptoki::error::{Error, RvError};
+use cryptoki::mechanism::MechanismType;
+
+use super::error::{names, rv, translate};
+use super::known;
+use super::token::{Shown, Token};
+use crate::files;
+use crate::key::{Fault, KeyAlgorithm, KeyError, KeyUri};
+use crate::text::Hint;
+
+/// A loaded module.
+#[derive(Debug)]
+pub(super) struct Module {
+    path: PathBuf,
+    pkcs11: Pkcs11,
+}
+
+/// The absolute path of the module that `uri` names.
+///
+/// # Errors
+/// `module_missing` where it names none, with those that are on this machine.
+pub(super) fn path_in(uri: &KeyUri) -> Result<PathBuf, KeyError> {
+    use std::os::unix::ffi::OsStrExt;
+    match uri.attribute("module-path").filter(|p| !p.is_empty()) {
+        Some(path) => Ok(files::absolute(Path::new(std::ffi::OsStr::from_bytes(path)))?),
+        None => Err(missing("no PKCS#11 module is named".into())),
+    }
+}
+
+fn missing(message: String) -> KeyError {
+    let found = known::on_this_machine();
+    let hint = if found.is_empty() {
+        Hint::say("install the module of your token (for tests: package softhsm2), and name it with --module")
+    } else {
+        let found: Vec<String> = found.iter().map(|p| p.display().to_string()).collect();
+        Hint::say(format!("name one with --module; on this machine: {}", found.join(", ")))
+    };
+    KeyError::Unavailable(Fault::new("module_missing", message).hint(hint))
+}
+
+impl Module {
+    /// Loads and initialises the module at `path`, which is absolute.
+    ///
+    /// # Errors
+    /// `module_missing`, `module_not_pkcs11`, `module_refused`.
+    pub(super) fn load(path: &Path) -> Result<Self, KeyError> {
+        // What was judged is what is loaded, whatever happens to a link on the way meanwhile.
+        let target = judge(path)?;
+        let pkcs11 = Pkcs11::new(target).map_err(|error| unloadable(path, error))?;
+        // It stays mapped for the life of the process: what C_Initialize has started is never stopped.
+        std::mem::forget(pkcs11.clone());
+        let module = Self { path: path.to_owned(), pkcs11 };
+        match module.pkcs11.initialize(CInitializeArgs::new(CInitializeFlags::OS_LOCKING_OK)) {
+            Err(error) if rv(&error) != Some(RvError::CryptokiAlreadyInitialized) => {
+                Err(module.refused("does not start", &error))
+            }
+            _ => Ok(module),
+        }
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(super) fn pkcs11(&self) -> &Pkcs11 {
+        &self.pkcs11
+    }
+
+    /// What the slots hold, as the module describes it now.
+    pub(super) fn tokens(&self) -> Result<Shown, KeyError> {
+        let slots = self.pkcs11.get_slots_with_token().map_err(|e| self.refused("shows no slots", &e))?;
+        let mut shown = Shown { tokens: Vec::new(), unread: None };
+        for slot in slots {
+            match self.pkcs11.get_token_info(slot) {
+                Ok(info) => shown.tokens.push(Token::new(slot, &info)),
+                Err(error) => match rv(&error) {
+                    // Pulled out since the list was made, or a card of another kind.
+                    Some(RvError::TokenNotPresent | RvError::TokenNotRecognized) => {}
+                    _ => shown.unread = Some(translate(&error, &format!("{self}, slot {slot:#x}"))),
+                },
+            }
+        }
+        Ok(shown)
+    }
+
+    fn refused(&self, what: &str, error: &Error) -> KeyError {
+        let (native, call) = names(error);
+        let mut fault = Fault::new("module_refused", format!("{self} {what}: {call} failed"));
+        fault.native = native.map(String::from);
+        fault.hint = known::setting(&self.path).map(Hint::say);
+        KeyError::Unavailable(fault)
+    }
+
+    /// Whether the token can do `mechanism`; a token that does not list what it can do is believed to.
+    pub(super) fn can(&self, token: &Token, mechanism: MechanismType) -> bool {
+        self.first_missing(token, &[mechanism]).is_none()
+    }
+
+    /// The first of these that the token does not list.
+    fn first_missing(&self, token: &Token, mechanisms: &[MechanismType]) -> Option<MechanismType> {
+        let listed = self.pkcs11.get_mechanism_list(token.slot).unwrap_or_default();
+        mechanisms.iter().find(|m| !listed.is_empty() && !listed.contains(m)).copied()
+    }
+
+    /// Whether the token says that it can make a key of this kind, and sign with it.
+    ///
+    /// # Errors
+    /// `key_type_unsupported`.
+    pub(super) fn can_make(&self, token: &Token, algorithm: KeyAlgorithm) -> Result<(), KeyError> {
+        let (make, sign, bits) = match algorithm {
+            KeyAlgorithm::P256 => (MechanismType::ECC_KEY_PAIR_GEN, MechanismType::ECDSA, 256),
+            KeyAlgorithm::P384 => (MechanismType::ECC_KEY_PAIR_GEN, MechanismType::ECDSA, 384),
+            KeyAlgorithm::Rsa2048 => (MechanismType::RSA_PKCS_KEY_PAIR_GEN, MechanismType::RSA_PKCS, 2048),
+            KeyAlgorithm::Rsa3072 => (MechanismType::RSA_PKCS_KEY_PAIR_GEN, MechanismType::RSA_PKCS, 3072),
+            KeyAlgorithm::Rsa4096 => (MechanismType::RSA_PKCS_KEY_PAIR_GEN, MechanismType::RSA_PKCS, 4096),
+        };
+        let lacks = |what: String| {
+            let fault = Fault::new("key_type_unsupported", format!("{token} cannot make a key of type {algorithm}: {what}"));
+            Err(KeyError::Unavailable(fault.hint(Hint::say("ask for another type with --key-alg"))))
+        };
+        if let Some(mechanism) = self.first_missing(token, &[make, sign]) {
+            return lacks(format!("it has no {mechanism}"));
+        }
+        if let Ok(info) = self.pkcs11.get_mechanism_info(token.slot, make) {
+            let (least, most) = (info.min_key_size(), info.max_key_size());
+            // Some modules say nothing (0) or count bytes here: only a plausible number of bits is believed.
+            let plausible = most >= if algorithm.curve().is_some() { 160 } else { 1024 };
+            if plausible && (bits < least || bits > most) {
+                return lacks(format!("it makes {least} to {most} bits"));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl std::fmt::Display for Module {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "module {}", self.path.display())
+    }
+}
+
+/// The file that `path` leads to; refused where it is no module, or where somebody else could have put it there.
+fn judge(path: &Path) -> Result<PathBuf, KeyError> {
+    let target = match fs::canonicalize(path) {
+        Ok(target) => target,
+        Err(error) if matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) => {
+            return Err(missing(format!("there is no module {}", path.display())));
+        }
+        Err(error) => {
+            let fault = Fault::new("module_refused", format!("module {} cannot be reached", path.display()));
+            return Err(KeyError::Unavailable(fault.because(error)));
+        }
+    };
+    let us = rustix::process::geteuid().as_raw();
+    for place in target.ancestors() {
+        let unsafe_to_load = |why: &str| {
+            let message = format!("module {} is not loaded: {} {why}", path.display(), place.display());
+            let hint = Hint::say("it must belong to root or to you, with no folder on its path that others may write to");
+            Err(KeyError::Unavailable(Fault::new("module_refused", message).hint(hint)))
+        };
+        let metadata = match fs::metadata(place) {
+            Ok(metadata) => metadata,
+            Err(error) => return unsafe_to_load(&format!("cannot be looked at ({})", error.kind())),
+        };
+        if place == target && !metadata.is_file() {
+            return Err(not_pkcs11(path, "it is not a regular file"));
+        }
+        let (mode, owner) = (metadata.mode(), metadata.uid());
+        // In a folder with the sticky bit nobody replaces what is not theirs.
+        let sticky = metadata.is_dir() && mode & 0o1000 != 0;
+        if mode & 0o002 != 0 && !sticky {
+            return unsafe_to_load("may be written by everyone");
+        }
+        if owner != 0 && owner != us {
+            return unsafe_to_load("belongs to another user");
+        }
+    }
+    Ok(target)
+}
+
+fn not_pkcs11(path: &Path, why: &str) -> KeyError {
+    KeyError::Unavailable(Fault::new("module_not_pkcs11", format!("{} is not a PKCS#11 module: {why}", path.display())))
+}
+
+fn unloadable(path: &Path, error: Error) -> KeyError {
+    match error {
+        Error::MissingSymbol(name) => not_pkcs11(path, &format!("it has no {name}")),
+        // The dynamic loader's own words: a missing library, another architecture, no ELF file.
+        Error::LibraryLoading(error) => {
+            let message = format!("{} cannot be loaded as a PKCS#11 module", path.display());
+            KeyError::Unavailable(Fault::new("module_not_pkcs11", message).because(error))
+        }
+        error => {
+            let (native, call) = names(&error);
+            let mut fault = Fault::new("module_refused", format!("module {} does not start: {call} failed", path.display()));
+            fault.native = native.map(String::from);
+            fault.hint = known::setting(path).map(Hint::say);
+            KeyError::Unavailable(fault)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn code(error: &KeyError) -> &'static str {
+        error.fault().map_or("", |f| f.code)
+    }
+
+    #[test]
+    fn says_what_is_wrong_with_a_path() {
+        for (path, expected) in [
+            ("/nonexistent/libsofthsm2.so", "module_missing"),
+            ("/etc/passwd/x.so", "module_missing"),
+            ("/usr", "module_not_pkcs11"),
+            ("/etc/passwd", "module_not_pkcs11"),
+        ] {
+            assert_eq!(code(&Module::load(Path::new(path)).unwrap_err()), expected, "{path}");
+        }
+    }
+
+    #[test]
+    fn refuses_a_module_that_everyone_may_write() {
+        use std::os::unix::fs::PermissionsExt;
+        let path = std::env::temp_dir().join(format!("ziti-enroller-module-{}.so", std::process::id()));
+        fs::write(&path, "x").unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o666)).unwrap();
+        let result = Module::load(&path);
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o664)).unwrap();
+        let by_group = Module::load(&path);
+        fs::remove_file(&path).unwrap();
+        assert_eq!(code(&result.unwrap_err()), "module_refused");
+        assert_eq!(code(&by_group.unwrap_err()), "module_not_pkcs11");
+    }
+
+    #[test]
+    fn a_library_that_is_no_module_is_called_so() {
+        let libc = ["/lib/x86_64-linux-gnu/libz.so.1", "/lib/x86_64-linux-gnu/libm.so.6", "/lib/aarch64-linux-gnu/libm.so.6"];
+        let path = libc.iter().map(Path::new).find(|p| p.exists()).unwrap();
+        let error = Module::load(path).unwrap_err();
+        assert!(error.to_string().contains("it has no C_GetFunctionList"), "{error}");
+    }
+}

@@ -1,0 +1,91 @@
+//! The ways in which a key is sought: by its name, by its owner, by its public key. Whatever is not one key is an error
+//! with the keys that could be meant.
+
+use cryptoki::object::{Attribute, ObjectClass};
+
+use super::error::Failure;
+use super::module::Module;
+use super::object::{Name, Object, search};
+use super::pair::{Found, Pair, showing};
+use super::session::{Lent, peek};
+use super::token::Token;
+use crate::key::{Fault, KeyError, KeyOwner, PublicKey};
+use crate::text::Hint;
+
+/// Most keys that a hint names.
+const NAMED: usize = 20;
+
+/// The pair of that name; `None` where there is neither half.
+pub(super) fn by_name(lent: &Lent, name: &Name, token: &Token) -> Result<Option<Pair>, Failure> {
+    Found::by(&lent.session, name)?.pair(&lent.session, name, &token.to_string())
+}
+
+/// The pair of that name.
+///
+/// # Errors
+/// `key_not_found` with those that are there.
+pub(super) fn one_by_name(lent: &Lent, name: &Name, token: &Token) -> Result<Pair, Failure> {
+    match by_name(lent, name, token)? {
+        Some(pair) => Ok(pair),
+        None => Err(missing(lent, name, token)?.into()),
+    }
+}
+
+/// The highest generation of this owner's keys; `None` where there is none at all.
+pub(super) fn newest(lent: &Lent, owner: KeyOwner<'_>, token: &Token) -> Result<Option<Pair>, Failure> {
+    let mut newest = None;
+    for generation in 0.. {
+        // By the id alone: a label may have been changed, or never been taken.
+        let name = Name::id(&owner.name(generation).id);
+        let found = Found::by(&lent.session, &name)?;
+        if found.is_nothing() {
+            break;
+        }
+        newest = Some((found, name));
+    }
+    match newest {
+        Some((found, name)) => found.pair(&lent.session, &name, &token.to_string()),
+        None => Ok(None),
+    }
+}
+
+/// The pair whose public object shows this very key, under whatever name.
+pub(super) fn by_public_key(lent: &Lent, key: &PublicKey, token: &Token) -> Result<Option<Pair>, Failure> {
+    for object in showing(&lent.session, key)? {
+        let name =
+            Name { id: Some(object.id).filter(|id| !id.is_empty()), label: Some(object.label).filter(|label| !label.is_empty()) };
+        if name.id.is_none() && name.label.is_none() {
+            continue;
+        }
+        if let Some(pair) = by_name(lent, &name.shortest(), token)?.filter(|pair| pair.public == *key) {
+            return Ok(Some(pair));
+        }
+    }
+    Ok(None)
+}
+
+/// No key of that name, with those that are there.
+pub(super) fn missing(lent: &Lent, name: &Name, token: &Token) -> Result<KeyError, Failure> {
+    let there = search(&lent.session, &[Attribute::Class(ObjectClass::PRIVATE_KEY)])?;
+    let fault = Fault::new("key_not_found", format!("{token} holds no private key with {name}"));
+    Ok(KeyError::Selection(fault.hint(Hint::say(listed(&there, "it holds no private key at all", "it holds")))))
+}
+
+/// A reference that names a token and no key, with what shows without a login: a question costs no PIN.
+pub(super) fn which_key(module: &Module, token: &Token) -> KeyError {
+    let shown = peek(module, token, |session| search(session, &[Attribute::Class(ObjectClass::PUBLIC_KEY)])).unwrap_or_default();
+    let fault = Fault::new("usage", format!("the reference names {token} and none of its keys"));
+    KeyError::Reference(fault.hint(Hint::say(listed(
+        &shown,
+        "say which key: id= or object=",
+        "say which key, id= or object=; it shows",
+    ))))
+}
+
+fn listed(keys: &[Object], none: &str, some: &str) -> String {
+    if keys.is_empty() {
+        return none.to_owned();
+    }
+    let more = if keys.len() > NAMED { format!(" and {} more", keys.len() - NAMED) } else { String::new() };
+    format!("{some} {}{more}", keys.iter().take(NAMED).map(Object::to_string).collect::<Vec<_>>().join(", "))
+}

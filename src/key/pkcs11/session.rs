@@ -1,0 +1,398 @@
+//! [`OpenToken`]: a token that we are logged in to, and its sessions.
+//!
+//! A login belongs to the process and lasts while one session is open, so sessions are kept and lent, never closed in
+//! between: read-only ones to sign, read-write ones to make and delete. A session that the device has lost is replaced
+//! once, with the PIN that was accepted before; a PIN that is refused then is never given again. Each thread gets a
+//! session of its own, for an operation belongs to one session (PKCS#11 v3.1 §5.6).
+
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+use cryptoki::error::{Error, RvError};
+use cryptoki::session::{Session, SessionState, UserType};
+use cryptoki::slot::Slot;
+use cryptoki::types::RawAuthPin;
+
+use super::error::{Failure, is_lost, rv, rv_name, translate};
+use super::module::Module;
+use super::token::{Token, locked};
+use crate::key::pin::{LoginRefusal, PinFor, Question, Tries};
+use crate::key::{Access, Fault, KeyError, Pin, PinOrigin};
+use crate::text::Hint;
+
+/// What a session is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Mode {
+    /// Finding and signing.
+    Read,
+    /// Making and destroying as well.
+    Write,
+}
+
+/// A session on loan.
+pub(super) struct Lent {
+    pub(super) session: Session,
+    /// Which opening of the token it belongs to: object handles are good within one.
+    pub(super) opening: u64,
+    mode: Mode,
+}
+
+/// A token that we are logged in to.
+#[derive(Debug)]
+pub(super) struct OpenToken {
+    module: Arc<Module>,
+    token: Token,
+    state: Mutex<State>,
+    returned: Condvar,
+}
+
+#[derive(Debug)]
+struct State {
+    slot: Slot,
+    opening: u64,
+    /// Whether the login of this opening has worked.
+    logged_in: bool,
+    idle: Vec<(Mode, Session)>,
+    lent: usize,
+    pin: Credential,
+    /// The module has no read-only sessions.
+    always_write: bool,
+}
+
+/// How we got in, and get in again.
+#[derive(Clone, Debug)]
+enum Credential {
+    /// No login, or somebody else in this process had logged in.
+    None,
+    /// The token has a keypad of its own.
+    Keypad,
+    Pin(Arc<Pin>),
+    /// It was refused at a later opening.
+    Spent,
+}
+
+impl OpenToken {
+    /// Opens a session and logs in, with at most one PIN.
+    ///
+    /// # Errors
+    /// What [`Access::login`] says, and what the device says.
+    pub(super) fn open(
+        module: Arc<Module>,
+        token: Token,
+        access: &Access<'_>,
+        pin_source: Option<&str>,
+        held: Option<(Arc<Pin>, PinOrigin)>,
+    ) -> Result<Arc<Self>, KeyError> {
+        let place = token.to_string();
+        let mut state = State::at(token.slot);
+        let (mode, session) = state.new_session(&module, Mode::Read).map_err(|e| translate(&e, &place))?;
+        let login = || -> Result<Credential, KeyError> {
+            if !token.wants_login || is_logged_in(&session) {
+                return Ok(Credential::None);
+            }
+            if token.protected_path {
+                login_at_keypad(&session, &token, &place)?;
+                return Ok(Credential::Keypad);
+            }
+            let question = Question { place: &place, whose: PinFor::User, pin_source };
+            let ((), pin) =
+                access.login(&question, token.tries, held, |pin| login(&session, pin).map_err(|e| refusal(&e, &place)))?;
+            Ok(Credential::Pin(pin))
+        };
+        match login() {
+            Ok(pin) => state.pin = pin,
+            Err(error) => {
+                close(session);
+                return Err(error);
+            }
+        }
+        state.logged_in = true;
+        state.idle.push((mode, session));
+        Ok(Arc::new(Self { module, token, state: Mutex::new(state), returned: Condvar::new() }))
+    }
+
+    /// Whether this is `token` of `module`, in whichever slot.
+    pub(super) fn is(&self, module: &Module, token: &Token) -> bool {
+        // Without a serial only the slot tells tokens apart.
+        let told_apart = !token.identity.serial.is_empty() || self.slot() == token.slot;
+        self.module.path() == module.path() && self.token.identity == token.identity && told_apart
+    }
+
+    pub(super) fn module(&self) -> &Module {
+        &self.module
+    }
+
+    pub(super) fn token(&self) -> &Token {
+        &self.token
+    }
+
+    /// The slot where the token is now.
+    pub(super) fn slot(&self) -> Slot {
+        self.lock().slot
+    }
+
+    /// Does `work` in a session; once more in a new one, where the first was lost.
+    pub(super) fn with<T>(&self, mode: Mode, work: impl Fn(&Lent) -> Result<T, Failure>) -> Result<T, KeyError> {
+        let at = |failure: Failure| failure.at(&self.token.to_string());
+        let (opening, logged_in) = {
+            let state = self.lock();
+            (state.opening, state.logged_in)
+        };
+        if !logged_in {
+            self.reopen(opening)?;
+        }
+        let lent = self.lend(mode).map_err(|e| at(e.into()))?;
+        let opening = lent.opening;
+        let first = work(&lent);
+        self.take_back(lent, &first);
+        let again = match first {
+            Err(Failure::Call(error)) if is_lost(&error) => {
+                log::info!("{}: opened again after {:?}", self.token, rv(&error).map(rv_name));
+                self.reopen(opening)?;
+                let lent = self.lend(mode).map_err(|e| at(e.into()))?;
+                let second = work(&lent);
+                self.take_back(lent, &second);
+                second
+            }
+            first => first,
+        };
+        again.map_err(at)
+    }
+
+    /// The login that a key with CKA_ALWAYS_AUTHENTICATE wants between C_SignInit and C_Sign.
+    pub(super) fn login_for_this_operation(&self, lent: &Lent) -> Result<(), Failure> {
+        let pin = self.lock().pin.clone();
+        let place = self.token.to_string();
+        let result = match &pin {
+            Credential::Pin(pin) => lent.session.login_with_raw(UserType::ContextSpecific, &raw(pin)),
+            Credential::Keypad => lent.session.login(UserType::ContextSpecific, None),
+            Credential::None | Credential::Spent => {
+                let fault =
+                    Fault::new("pin_missing", format!("{place} wants the PIN before every signature, and it is not known here"));
+                return Err(KeyError::Pin(fault).into());
+            }
+        };
+        match result {
+            Ok(()) => Ok(()),
+            Err(error) => Err(self.refused_later(&error).unwrap_or(Failure::Call(error))),
+        }
+    }
+
+    fn lend(&self, mode: Mode) -> Result<Lent, Error> {
+        let mut state = self.lock();
+        loop {
+            let good = |(has, _): &(Mode, Session)| *has == mode || state.always_write;
+            if let Some(i) = state.idle.iter().position(good) {
+                let (mode, session) = state.idle.swap_remove(i);
+                state.lent += 1;
+                return Ok(Lent { session, opening: state.opening, mode });
+            }
+            match state.new_session(&self.module, mode) {
+                Ok((mode, session)) => {
+                    state.lent += 1;
+                    return Ok(Lent { session, opening: state.opening, mode });
+                }
+                // As many as the token allows are at work: one of them will be free.
+                Err(error) if rv(&error) == Some(RvError::SessionCount) && state.lent > 0 => {
+                    state = self.returned.wait(state).unwrap_or_else(PoisonError::into_inner);
+                }
+                // An idle one of the other kind stands in the way, and holds no login that others do not.
+                Err(error) if rv(&error) == Some(RvError::SessionCount) && state.idle.len() > 1 => {
+                    if let Some((_, idle)) = state.idle.pop() {
+                        close(idle);
+                    }
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    fn take_back<T>(&self, lent: Lent, result: &Result<T, Failure>) {
+        let mut state = self.lock();
+        state.lent -= 1;
+        // One of an earlier opening is dropped, not closed: its handle may be that of a new session by now.
+        if lent.opening == state.opening {
+            // Whatever failed may have left its operation open, which would fail the next one.
+            let fresh = match result {
+                Err(Failure::Call(error)) if is_lost(error) => None,
+                Err(_) => state.new_session(&self.module, lent.mode).ok(),
+                Ok(_) => None,
+            };
+            match fresh {
+                Some(fresh) => {
+                    state.idle.push(fresh);
+                    close(lent.session);
+                }
+                None => state.idle.push((lent.mode, lent.session)),
+            }
+        }
+        drop(state);
+        self.returned.notify_one();
+    }
+
+    /// Finds the token again and logs in again; nothing where another thread has done so since `lost`.
+    fn reopen(&self, lost: u64) -> Result<(), KeyError> {
+        let place = self.token.to_string();
+        let mut state = self.lock();
+        if state.opening != lost && state.logged_in {
+            return Ok(());
+        }
+        state.logged_in = false;
+        // Closed before anything is opened, while their handles can mean nothing else.
+        state.idle.drain(..).for_each(|(_, session)| close(session));
+        state.opening += 1;
+        let shown = self.module.tokens()?;
+        let here = shown.tokens.into_iter().filter(|t| t.identity == self.token.identity);
+        let Some(token) = here.min_by_key(|t| t.slot != state.slot) else {
+            let fault = Fault::new("device_gone", format!("{place} is gone"));
+            return Err(KeyError::Device(fault.hint(Hint::say("see that the device is connected and its service runs"))));
+        };
+        state.slot = token.slot;
+        let (mode, session) = state.new_session(&self.module, Mode::Read).map_err(|e| translate(&e, &place))?;
+        let again = match &state.pin {
+            Credential::None => Ok(()),
+            _ if is_logged_in(&session) => Ok(()),
+            Credential::Keypad => login_at_keypad(&session, &token, &place),
+            Credential::Pin(_) if matches!(token.tries, Tries::None | Tries::Last) => Err(changed(&place, None)),
+            Credential::Pin(pin) => match login(&session, &pin.clone()) {
+                Ok(()) => Ok(()),
+                Err(error) => {
+                    if is_refusal(&error) {
+                        state.pin = Credential::Spent;
+                    }
+                    Err(if is_refusal(&error) { changed(&place, Some(&error)) } else { translate(&error, &place) })
+                }
+            },
+            Credential::Spent => Err(changed(&place, None)),
+        };
+        match again {
+            Ok(()) => {
+                state.logged_in = true;
+                state.idle.push((mode, session));
+                Ok(())
+            }
+            Err(error) => {
+                close(session);
+                Err(error)
+            }
+        }
+    }
+
+    fn refused_later(&self, error: &Error) -> Option<Failure> {
+        is_refusal(error).then(|| {
+            self.lock().pin = Credential::Spent;
+            changed(&self.token.to_string(), Some(error)).into()
+        })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for OpenToken {
+    fn drop(&mut self) {
+        self.lock().idle.drain(..).for_each(|(_, session)| close(session));
+    }
+}
+
+impl State {
+    fn at(slot: Slot) -> Self {
+        Self { slot, opening: 0, logged_in: false, idle: Vec::new(), lent: 0, pin: Credential::None, always_write: false }
+    }
+
+    fn new_session(&mut self, module: &Module, mode: Mode) -> Result<(Mode, Session), Error> {
+        let pkcs11 = module.pkcs11();
+        if mode == Mode::Write || self.always_write {
+            return pkcs11.open_rw_session_no_drop(self.slot).map(|s| (Mode::Write, s));
+        }
+        match pkcs11.open_ro_session_no_drop(self.slot) {
+            Ok(session) => Ok((Mode::Read, session)),
+            // CloudHSM has no read-only sessions; which value says so is up to the module.
+            Err(error) if !is_lost(&error) && rv(&error) != Some(RvError::SessionCount) => {
+                let session = pkcs11.open_rw_session_no_drop(self.slot).map_err(|_| error)?;
+                self.always_write = true;
+                Ok((Mode::Write, session))
+            }
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// Does `work` in a session without login, which sees public objects only: no PIN is used.
+pub(super) fn peek<T>(module: &Module, token: &Token, work: impl FnOnce(&Session) -> Result<T, Error>) -> Result<T, Error> {
+    let mut state = State::at(token.slot);
+    let (_, session) = state.new_session(module, Mode::Read)?;
+    let result = work(&session);
+    close(session);
+    result
+}
+
+/// Ends a session of ours; one that is gone already is what we want.
+fn close(session: Session) {
+    if let Err(error) = session.close() {
+        log::debug!("a session did not close: {:?}", rv(&error).map(rv_name));
+    }
+}
+
+/// Whether this process is logged in already, by us or by somebody else in it.
+fn is_logged_in(session: &Session) -> bool {
+    let state = session.get_session_info().map(|info| info.session_state());
+    matches!(state, Ok(SessionState::RoUser | SessionState::RwUser))
+}
+
+fn raw(pin: &Pin) -> RawAuthPin {
+    RawAuthPin::new(Box::new(pin.expose().to_vec()))
+}
+
+fn login(session: &Session, pin: &Pin) -> Result<(), Error> {
+    match session.login_with_raw(UserType::User, &raw(pin)) {
+        Err(error) if rv(&error) == Some(RvError::UserAlreadyLoggedIn) => Ok(()),
+        result => result,
+    }
+}
+
+fn login_at_keypad(session: &Session, token: &Token, place: &str) -> Result<(), KeyError> {
+    token.must_not_be_locked()?;
+    match session.login(UserType::User, None) {
+        Ok(()) => Ok(()),
+        Err(error) => match (rv(&error), refusal(&error, place)) {
+            (Some(RvError::UserAlreadyLoggedIn), _) => Ok(()),
+            (_, LoginRefusal::Incorrect(native)) => {
+                let fault = Fault::new("pin_incorrect", format!("{place} refused the PIN from its own keypad"));
+                Err(KeyError::Pin(fault.native(native)))
+            }
+            (_, LoginRefusal::Locked(native)) => Err(locked(place, Some(native))),
+            (_, LoginRefusal::Expired(_)) => Err(translate(&error, place)),
+            (_, LoginRefusal::Other(error)) => Err(error),
+        },
+    }
+}
+
+fn is_refusal(error: &Error) -> bool {
+    matches!(rv(error), Some(RvError::PinIncorrect | RvError::PinLenRange | RvError::PinInvalid | RvError::PinLocked))
+}
+
+/// What a refused C_Login means for the policy.
+fn refusal(error: &Error, place: &str) -> LoginRefusal {
+    let native = rv(error).map(|rv| rv_name(rv).into_owned());
+    match (rv(error), native) {
+        (Some(RvError::PinIncorrect | RvError::PinLenRange | RvError::PinInvalid), Some(native)) => {
+            LoginRefusal::Incorrect(native)
+        }
+        (Some(RvError::PinLocked), Some(native)) => LoginRefusal::Locked(native),
+        (Some(RvError::PinExpired), Some(native)) => LoginRefusal::Expired(native),
+        (Some(RvError::UserPinNotInitialized), Some(native)) => {
+            let fault = Fault::new("pin_missing", format!("{place} has no user PIN yet")).native(native);
+            LoginRefusal::Other(KeyError::Pin(fault.hint(Hint::say("its security officer sets one: pkcs11-tool --init-pin"))))
+        }
+        _ => LoginRefusal::Other(translate(error, place)),
+    }
+}
+
+/// The PIN that was right at first is not, or may not be, right any more.
+fn changed(place: &str, error: Option<&Error>) -> KeyError {
+    let mut fault =
+        Fault::new("pin_incorrect", format!("{place} was opened again and does not take the PIN that it took before"));
+    fault.native = error.and_then(rv).map(|rv| rv_name(rv).into_owned());
+    KeyError::Pin(fault.hint(Hint::say("the PIN was changed meanwhile: look at the token before you try again")))
+}
