@@ -1,0 +1,484 @@
+//! Room 1: the enrollment token.
+//!
+//! An [`UnverifiedToken`] is read and checked in form; nothing of it is used but the address to dial. It becomes an
+//! [`EnrollmentToken`] only for a [`SignedBy`], which only [`UnverifiedToken::verify`] makes, with the certificate that
+//! the controller shows in the handshake. Follows RFC 7515 (compact form), RFC 7518 §3.3-3.4 and the controller's claims.
+
+use std::fmt;
+use std::time::Duration;
+
+use base64::Engine;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use rustls::SignatureScheme;
+use rustls::pki_types::{CertificateDer, UnixTime};
+use secrecy::{ExposeSecret, SecretString};
+use serde_json::{Map, Value};
+
+use crate::key::encoding::{ecdsa_der, sha1, sha256};
+use crate::origin::{Origin, OriginError};
+use crate::text::{Printable, hex};
+
+/// Longest token that is read, in bytes; real ones have about 700.
+pub const LARGEST: usize = 64 * 1024;
+/// How far past its `exp` a token is still sent: the controller's clock decides, ours may be off.
+const GRACE: Duration = Duration::from_secs(300);
+
+/// What is wrong with an enrollment token, before anyone was asked.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TokenError {
+    /// No file, or nobody gave one.
+    #[error("{0}")]
+    Missing(String),
+    /// Nothing but white space.
+    #[error("it is empty")]
+    Empty,
+    /// More than [`LARGEST`] bytes.
+    #[error("it is larger than 64 KiB")]
+    TooLarge,
+    /// Not a JWT in compact form, or a claim is not of its type.
+    #[error("it is malformed: {0}")]
+    Malformed(String),
+    /// A signature algorithm that is not accepted.
+    #[error("its algorithm `{0}` is not accepted: controllers sign with RS256, ES256, ES384 or ES512")]
+    Algorithm(Printable),
+    /// An enrollment method that is not for this program.
+    #[error("{0}")]
+    Method(String),
+    /// `iss` is missing, or is no address of a controller.
+    #[error("its issuer `{issuer}` is no address of a controller")]
+    Issuer {
+        /// As it stands in the token.
+        issuer: Printable,
+        /// What is wrong with it.
+        #[source]
+        source: OriginError,
+    },
+    /// `iss` is missing.
+    #[error("it names no issuer")]
+    NoIssuer,
+    /// `jti`, the one-time token itself, is missing or malformed.
+    #[error("its id (`jti`) is missing or malformed")]
+    Id,
+    /// `exp` lies in the past.
+    #[error("it expired {} ago", Ago(*.0))]
+    Expired(Duration),
+    /// The signature is not by the key of the certificate that was shown.
+    #[error("its signature does not verify with the controller's certificate")]
+    NotSigned {
+        /// `kid` is the certificate's SHA-1: the right certificate, so the token was altered.
+        damaged: bool,
+    },
+}
+
+struct Ago(Duration);
+
+impl fmt::Display for Ago {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let seconds = self.0.as_secs();
+        match seconds {
+            0..120 => write!(f, "{seconds} seconds"),
+            120..7200 => write!(f, "{} minutes", seconds / 60),
+            7200..172_800 => write!(f, "{} hours", seconds / 3600),
+            _ => write!(f, "{} days", seconds / 86400),
+        }
+    }
+}
+
+/// How an identity enrolls: the claim `em`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Method {
+    /// One-time token; the controller issues the certificate.
+    Ott,
+}
+
+/// What a request brings along.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Brings {
+    /// A certificate signing request.
+    Csr,
+}
+
+impl Method {
+    /// As it stands in token and query.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Ott => "ott",
+        }
+    }
+
+    /// What its request brings along.
+    pub fn brings(self) -> Brings {
+        match self {
+            Self::Ott => Brings::Csr,
+        }
+    }
+
+    fn from_claim(em: &str) -> Result<Self, TokenError> {
+        match em {
+            "ott" => Ok(Self::Ott),
+            "erott" | "trott" => Err(TokenError::Method(format!(
+                "its method `{em}` enrolls a router: use `ziti router enroll` on the router's own host"
+            ))),
+            "ottca" | "ca" | "updb" | "network" => {
+                Err(TokenError::Method(format!("its method `{em}` is not built into this version; `ott` is")))
+            }
+            _ => Err(TokenError::Method(format!("its method `{}` is unknown", Printable::new(em)))),
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Algorithm {
+    Rs256,
+    Es256,
+    Es384,
+    Es512,
+}
+
+impl Algorithm {
+    fn from_header(alg: &str) -> Option<Self> {
+        match alg {
+            "RS256" => Some(Self::Rs256),
+            "ES256" => Some(Self::Es256),
+            "ES384" => Some(Self::Es384),
+            "ES512" => Some(Self::Es512),
+            _ => None,
+        }
+    }
+
+    fn scheme(self) -> SignatureScheme {
+        match self {
+            Self::Rs256 => SignatureScheme::RSA_PKCS1_SHA256,
+            Self::Es256 => SignatureScheme::ECDSA_NISTP256_SHA256,
+            Self::Es384 => SignatureScheme::ECDSA_NISTP384_SHA384,
+            Self::Es512 => SignatureScheme::ECDSA_NISTP521_SHA512,
+        }
+    }
+
+    /// The signature as X.509 has it: JWS gives `r‖s` of one exact length (RFC 7518 §3.4).
+    fn x509_signature(self, jws: &[u8]) -> Option<Vec<u8>> {
+        let length = match self {
+            Self::Rs256 => return Some(jws.to_vec()),
+            Self::Es256 => 64,
+            Self::Es384 => 96,
+            Self::Es512 => 132,
+        };
+        (jws.len() == length).then(|| ecdsa_der(jws))?
+    }
+}
+
+/// A token that was read; nobody has vouched for it yet.
+pub struct UnverifiedToken {
+    compact: SecretString,
+    algorithm: Algorithm,
+    kid: Option<String>,
+    signature: Vec<u8>,
+    method: Method,
+    issuer: Origin,
+    subject: String,
+    id: SecretString,
+    expires: Option<u64>,
+}
+
+/// Stands for the token where the token itself must not: in the journal.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct TokenDigest(String);
+
+/// Proof that a token was signed with the key of this certificate; only [`UnverifiedToken::verify`] makes it.
+#[derive(Clone, Debug)]
+pub struct SignedBy {
+    leaf: CertificateDer<'static>,
+}
+
+impl SignedBy {
+    /// The certificate.
+    pub fn leaf(&self) -> &CertificateDer<'static> {
+        &self.leaf
+    }
+}
+
+impl UnverifiedToken {
+    /// Reads a compact JWT; white space around it, a byte order mark and line breaks inside it are forgiven.
+    ///
+    /// # Errors
+    /// Everything of [`TokenError`] that shows without a clock and without a network.
+    pub fn parse(text: &SecretString) -> Result<Self, TokenError> {
+        let text = text.expose_secret();
+        if text.len() > LARGEST {
+            return Err(TokenError::TooLarge);
+        }
+        let compact: String = text.trim_start_matches('\u{feff}').chars().filter(|c| !c.is_ascii_whitespace()).collect();
+        let compact = SecretString::from(compact);
+        let segments: Vec<&str> = compact.expose_secret().split('.').collect();
+        let (header, claims, signature) = match segments[..] {
+            [""] => return Err(TokenError::Empty),
+            [header, claims, signature] => (header, claims, signature),
+            _ => return Err(malformed(format!("it has {} of the 3 parts of a JWT", segments.len()))),
+        };
+        let header = object("header", header)?;
+        let algorithm = header.get("alg").and_then(Value::as_str).ok_or_else(|| malformed("its header names no algorithm"))?;
+        let algorithm = Algorithm::from_header(algorithm).ok_or_else(|| TokenError::Algorithm(algorithm.into()))?;
+        // RFC 7515 §4.1.11: what must be understood and is not makes the token invalid.
+        if let Some(name) = ["crit", "b64"].into_iter().find(|n| header.contains_key(*n)) {
+            return Err(malformed(format!("its header has `{name}`, which no controller writes")));
+        }
+        let kid = header.get("kid").and_then(Value::as_str).map(str::to_owned);
+        let claims = object("claims", claims)?;
+        let method = string(&claims, "em")?.ok_or_else(|| TokenError::Method("it names no enrollment method (`em`)".into()))?;
+        let method = Method::from_claim(method)?;
+        let issuer = string(&claims, "iss")?.ok_or(TokenError::NoIssuer)?;
+        let issuer = issuer.parse().map_err(|source| TokenError::Issuer { issuer: issuer.into(), source })?;
+        let subject =
+            string(&claims, "sub")?.filter(|s| is_name(s, 64)).ok_or_else(|| malformed("`sub` is missing or malformed"))?;
+        let id = string(&claims, "jti")?.filter(|s| is_name(s, 128)).ok_or(TokenError::Id)?;
+        let expires = match claims.get("exp") {
+            None | Some(Value::Null) => return Err(malformed("`exp` is missing")),
+            Some(Value::Number(n)) => n.as_u64().or_else(|| n.as_f64().filter(|f| *f >= 0.0).map(|f| f as u64)),
+            Some(_) => None,
+        };
+        let expires = Some(expires.ok_or_else(|| malformed("`exp` is not a time"))?);
+        let signature = decode("signature", signature)?;
+        let (subject, id) = (subject.to_owned(), SecretString::from(id));
+        Ok(Self { compact, algorithm, kid, signature, method, issuer, subject, id, expires })
+    }
+
+    /// Where to dial. Nothing else of an unverified token is used.
+    pub fn issuer(&self) -> &Origin {
+        &self.issuer
+    }
+
+    /// The identity that it says it is for: names files and keys, proves nothing.
+    pub fn subject(&self) -> &str {
+        &self.subject
+    }
+
+    /// The method that it says.
+    pub fn method(&self) -> Method {
+        self.method
+    }
+
+    /// When it ends; seconds since the Unix epoch.
+    pub fn expires(&self) -> Option<u64> {
+        self.expires
+    }
+
+    /// The name of its signature algorithm, and the `kid` of its header.
+    pub fn signed_with(&self) -> (&'static str, Option<Printable>) {
+        let name = match self.algorithm {
+            Algorithm::Rs256 => "RS256",
+            Algorithm::Es256 => "ES256",
+            Algorithm::Es384 => "ES384",
+            Algorithm::Es512 => "ES512",
+        };
+        (name, self.kid.as_deref().map(Printable::new))
+    }
+
+    /// SHA-256 of the compact form.
+    pub fn digest(&self) -> TokenDigest {
+        TokenDigest(hex(&sha256(self.compact.expose_secret().as_bytes())))
+    }
+
+    /// Refuses a token that ended more than five minutes before `now`.
+    ///
+    /// # Errors
+    /// [`TokenError::Expired`].
+    pub fn check_expiry(&self, now: UnixTime) -> Result<(), TokenError> {
+        let past = Duration::from_secs(now.as_secs().saturating_sub(self.expires.unwrap_or(u64::MAX)));
+        if past > GRACE { Err(TokenError::Expired(past)) } else { Ok(()) }
+    }
+
+    /// Checks the signature with the public key of `leaf`: the one function that judges it.
+    ///
+    /// It is webpki's, the very code that rustls uses for the signature of the handshake. Both must find the key with the
+    /// same parser: an attacker may write anything into a certificate whose own signature nobody checks yet.
+    ///
+    /// # Errors
+    /// [`TokenError::NotSigned`].
+    pub fn verify(&self, leaf: &CertificateDer<'_>) -> Result<SignedBy, TokenError> {
+        let damaged = self.kid.as_deref() == Some(hex(&sha1(leaf)).as_str());
+        let not_signed = || TokenError::NotSigned { damaged };
+        let certificate = webpki::EndEntityCert::try_from(leaf).map_err(|_| not_signed())?;
+        // The first entry of a scheme is its own curve; TLS 1.2 allows others after it, JWS does not (RFC 7518 §3.4).
+        let verifier = algorithms()
+            .mapping
+            .iter()
+            .find(|(scheme, _)| *scheme == self.algorithm.scheme())
+            .and_then(|(_, verifiers)| verifiers.first())
+            .ok_or_else(not_signed)?;
+        let signature = self.algorithm.x509_signature(&self.signature).ok_or_else(not_signed)?;
+        let signed = self.compact.expose_secret().rsplit_once('.').map_or("", |(signed, _)| signed);
+        certificate.verify_signature(*verifier, signed.as_bytes(), &signature).map_err(|_| not_signed())?;
+        Ok(SignedBy { leaf: leaf.clone().into_owned() })
+    }
+
+    /// The token, for one who holds the proof.
+    pub fn accept(&self, _proof: &SignedBy) -> EnrollmentToken {
+        EnrollmentToken { method: self.method, issuer: self.issuer.clone(), subject: self.subject.clone(), id: self.id.clone() }
+    }
+}
+
+fn algorithms() -> rustls::crypto::WebPkiSupportedAlgorithms {
+    rustls::crypto::aws_lc_rs::default_provider().signature_verification_algorithms
+}
+
+impl fmt::Debug for UnverifiedToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("UnverifiedToken").field("issuer", &self.issuer).field("subject", &self.subject).finish_non_exhaustive()
+    }
+}
+
+/// A token whose signer is the controller at the other end.
+#[derive(Clone)]
+pub struct EnrollmentToken {
+    method: Method,
+    issuer: Origin,
+    subject: String,
+    id: SecretString,
+}
+
+impl EnrollmentToken {
+    /// How it enrolls.
+    pub fn method(&self) -> Method {
+        self.method
+    }
+
+    /// The controller.
+    pub fn issuer(&self) -> &Origin {
+        &self.issuer
+    }
+
+    /// The identity's id.
+    pub fn subject(&self) -> &str {
+        &self.subject
+    }
+
+    /// The one-time token, for the query of the enrollment request.
+    pub fn id(&self) -> &SecretString {
+        &self.id
+    }
+}
+
+impl fmt::Debug for EnrollmentToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EnrollmentToken").field("issuer", &self.issuer).field("subject", &self.subject).finish_non_exhaustive()
+    }
+}
+
+fn malformed(why: impl Into<String>) -> TokenError {
+    TokenError::Malformed(why.into())
+}
+
+fn decode(what: &str, segment: &str) -> Result<Vec<u8>, TokenError> {
+    BASE64_URL_SAFE_NO_PAD.decode(segment).map_err(|_| malformed(format!("its {what} is not base64url without padding")))
+}
+
+fn object(what: &str, segment: &str) -> Result<Map<String, Value>, TokenError> {
+    let bytes = decode(what, segment)?;
+    let unique: Unique = serde_json::from_slice(&bytes).map_err(|e| {
+        let twice = e.to_string().contains(TWICE);
+        malformed(format!("its {what} {}", if twice { "has the same name twice" } else { "is not a JSON object" }))
+    })?;
+    Ok(unique.0)
+}
+
+fn string<'a>(claims: &'a Map<String, Value>, name: &str) -> Result<Option<&'a str>, TokenError> {
+    match claims.get(name) {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::String(text)) => Ok(Some(text)),
+        Some(_) => Err(malformed(format!("`{name}` is not text"))),
+    }
+}
+
+/// Unreserved characters of RFC 3986 §2.3 alone: they go into a URL, a file name and a label.
+fn is_name(text: &str, longest: usize) -> bool {
+    (1..=longest).contains(&text.len()) && text.chars().all(|c| c.is_ascii_alphanumeric() || "-._~".contains(c))
+}
+
+const TWICE: &str = "the same name twice";
+
+/// A JSON object in which no name stands twice; serde_json alone would keep the last, other readers keep the first.
+struct Unique(Map<String, Value>);
+
+impl<'de> serde::Deserialize<'de> for Unique {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Names;
+        impl<'de> serde::de::Visitor<'de> for Names {
+            type Value = Unique;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+            fn visit_map<A: serde::de::MapAccess<'de>>(self, mut access: A) -> Result<Unique, A::Error> {
+                let mut map = Map::new();
+                while let Some((name, value)) = access.next_entry::<String, Value>()? {
+                    if map.insert(name, value).is_some() {
+                        return Err(serde::de::Error::custom(TWICE));
+                    }
+                }
+                Ok(Unique(map))
+            }
+        }
+        deserializer.deserialize_map(Names)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn token(header: &str, claims: &str) -> Result<UnverifiedToken, TokenError> {
+        let part = |text: &str| BASE64_URL_SAFE_NO_PAD.encode(text);
+        UnverifiedToken::parse(&SecretString::from(format!("{}.{}.{}", part(header), part(claims), part("x"))))
+    }
+
+    const HEADER: &str = r#"{"alg":"ES256","kid":"00","typ":"JWT"}"#;
+    /// As controllers write it.
+    const CLAIMS: &str = r#"{"em":"ott","ctrls":null,"iss":"https://ctrl.example.com:1280","sub":"W4kErfsB6a","aud":[""],"exp":1787082041,"jti":"b93f8658-dd7d-4578-bda6-2faecef92177"}"#;
+
+    #[test]
+    fn reads_what_controllers_write() {
+        let token = token(HEADER, CLAIMS).unwrap();
+        assert_eq!(token.issuer().to_string(), "https://ctrl.example.com:1280");
+        assert_eq!((token.subject(), token.method(), token.expires()), ("W4kErfsB6a", Method::Ott, Some(1_787_082_041)));
+    }
+
+    #[test]
+    fn names_each_mistake() {
+        let with = |from: &str, to: &str| format!("{:?}", token(HEADER, &CLAIMS.replace(from, to)).unwrap_err());
+        assert!(with("\"ott\"", "\"erott\"").contains("router"));
+        assert!(with("\"em\":\"ott\",", "").contains("no enrollment method"));
+        assert!(with("\"em\":\"ott\"", "\"em\":\"ott\",\"em\":\"ott\"").contains("twice"));
+        assert!(with("https:", "http:").contains("Issuer"));
+        assert!(with("1280\"", "1280/path\"").contains("Issuer"));
+        assert!(with("\"jti\"", "\"x\"").contains("Id"));
+        assert!(with("1787082041", "\"1787082041\"").contains("not a time"));
+        assert!(with("W4kErfsB6a", "../../etc").contains("`sub`"));
+        for alg in ["none", "HS256", "PS256", "EdDSA", "es256"] {
+            let error = token(&HEADER.replace("ES256", alg), CLAIMS).unwrap_err();
+            assert!(matches!(error, TokenError::Algorithm(_)), "{alg}");
+        }
+        assert!(matches!(token(&HEADER.replace("\"typ\"", "\"crit\""), CLAIMS), Err(TokenError::Malformed(_))));
+    }
+
+    #[test]
+    fn forgives_white_space_and_a_byte_order_mark() {
+        let part = |text: &str| BASE64_URL_SAFE_NO_PAD.encode(text);
+        let text = format!("\u{feff} {}.\n{}.{}\r\n", part(HEADER), part(CLAIMS), part("x"));
+        assert!(UnverifiedToken::parse(&SecretString::from(text)).is_ok());
+        assert!(matches!(UnverifiedToken::parse(&SecretString::from(" \n")), Err(TokenError::Empty)));
+    }
+
+    #[test]
+    fn leaves_five_minutes_to_the_controllers_clock() {
+        let token = token(HEADER, CLAIMS).unwrap();
+        let at = |seconds| UnixTime::since_unix_epoch(Duration::from_secs(seconds));
+        assert!(token.check_expiry(at(1_787_082_041 + 300)).is_ok());
+        assert!(matches!(token.check_expiry(at(1_787_082_041 + 301)), Err(TokenError::Expired(_))));
+    }
+
+    #[test]
+    fn is_not_printed() {
+        let token = token(HEADER, CLAIMS).unwrap();
+        assert!(!format!("{token:?}").contains("b93f8658"));
+    }
+}
