@@ -1,0 +1,537 @@
+//! The top error: which step failed, whether the token is spent, what to do, and the exit code.
+//!
+//! Each room has an error of its own, which knows nothing of exit codes. The tens of a code name the room.
+
+use std::path::PathBuf;
+
+use serde::Serialize;
+
+use crate::certificate::CertificateError;
+use crate::controller::{ControllerError, Refusal};
+use crate::files::{FileError, FileErrorKind};
+use crate::http::{HttpError, HttpErrorKind};
+use crate::identity::IdentityError;
+use crate::journal::JournalError;
+use crate::jwt::TokenError;
+use crate::key::{KeyError, KeyUri};
+use crate::text::{Hint, Printable, shell_word};
+use crate::trust::TrustError;
+
+/// Whether the one-time token was spent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Spent {
+    /// It can be used again.
+    No,
+    /// It is gone.
+    Yes,
+    /// Nobody can tell yet.
+    Unknown,
+}
+
+/// Somebody who watches a run has ended it.
+#[derive(Debug, thiserror::Error)]
+#[error("the run was ended at `{0}`")]
+pub struct Interrupted(pub String);
+
+/// A command failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// What was typed does not make sense.
+    #[error("{message}")]
+    Usage {
+        /// What is wrong with it.
+        message: String,
+        /// What to type instead.
+        hint: Option<Hint>,
+    },
+    /// Room 1.
+    #[error("cannot use enrollment token")]
+    Token(#[source] TokenError),
+    /// Room 2.
+    #[error("cannot trust controller {controller}")]
+    Trust {
+        /// Whom.
+        controller: String,
+        /// Why.
+        #[source]
+        source: TrustError,
+    },
+    /// The controller was not reached.
+    #[error("cannot reach controller {controller}")]
+    Network {
+        /// Whom.
+        controller: String,
+        /// Why.
+        #[source]
+        source: HttpError,
+    },
+    /// The controller does not serve us now.
+    #[error("controller {controller} does not serve us now: {why}")]
+    NotNow {
+        /// Whom.
+        controller: String,
+        /// Its words.
+        why: String,
+    },
+    /// Room 3.
+    #[error("cannot use key {uri}")]
+    Key {
+        /// Which.
+        uri: Box<KeyUri>,
+        /// Why.
+        #[source]
+        source: KeyError,
+        /// The token.
+        spent: Spent,
+    },
+    /// A definite no to the enrollment.
+    #[error("controller refused the enrollment")]
+    Refused(#[source] Refusal),
+    /// The very first request was answered with "no such token".
+    #[error("the token is not valid at the controller: it was used by someone else, refreshed, or never valid there")]
+    Gone {
+        /// The identity.
+        subject: String,
+        /// The controller's words.
+        #[source]
+        source: Refusal,
+    },
+    /// A request was sent and nobody knows what became of it.
+    #[error("the controller may have enrolled the identity, and its answer did not arrive: {why}")]
+    OutcomeUnknown {
+        /// What happened last.
+        why: String,
+    },
+    /// The controller has issued a certificate that never arrived.
+    #[error("the controller has enrolled the identity, and its answer is lost")]
+    AnswerLost {
+        /// The identity.
+        subject: String,
+    },
+    /// The answer was kept, and cannot be used.
+    #[error("the controller's answer cannot be used; it is kept in {}", .kept.display())]
+    Issued {
+        /// What is wrong with it.
+        #[source]
+        source: IssuedError,
+        /// Where it is.
+        kept: PathBuf,
+    },
+    /// A file or folder of ours.
+    #[error("cannot write the identity")]
+    Local {
+        /// Which, and why.
+        #[source]
+        source: FileError,
+        /// The token.
+        spent: Spent,
+    },
+    /// The journal of the work folder.
+    #[error("cannot keep the journal of this enrollment")]
+    Journal {
+        /// Why.
+        #[source]
+        source: JournalError,
+        /// The token.
+        spent: Spent,
+    },
+    /// The work folder belongs to an enrollment with another token, whose outcome matters.
+    #[error("an enrollment with another token has not ended: {}", .folder.display())]
+    OtherToken {
+        /// The work folder.
+        folder: PathBuf,
+    },
+    /// An identity, token or certificate file that is to be read.
+    #[error("cannot use {}", .path.display())]
+    Identity {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: IdentityError,
+    },
+    /// A file that is to be read.
+    #[error("cannot read what was asked for")]
+    Read(#[source] FileError),
+    /// The controller did not accept the login.
+    #[error("controller {controller} did not accept the login")]
+    Login {
+        /// Whom.
+        controller: String,
+        /// Its words.
+        #[source]
+        source: ControllerError,
+    },
+    /// The certificate was accepted, and a second factor is due.
+    #[error("the certificate was accepted, and a second factor is due")]
+    LoginNeedsMore,
+    /// Somebody who watches the run has ended it.
+    #[error("the enrollment was stopped")]
+    Interrupted {
+        /// Where.
+        #[source]
+        source: Interrupted,
+        /// The token.
+        spent: Spent,
+    },
+    /// What should never happen.
+    #[error("unexpected: {0}")]
+    Unexpected(String),
+}
+
+/// What is wrong with an issued certificate.
+#[derive(Debug, thiserror::Error)]
+pub enum IssuedError {
+    /// The answer is none.
+    #[error("{0}")]
+    Answer(&'static str),
+    /// The certificate.
+    #[error(transparent)]
+    Certificate(#[from] CertificateError),
+    /// The identity would not be one.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+}
+
+impl Error {
+    /// A failure of `trust` at `controller`: not reached is another matter than not trusted.
+    pub fn trust(controller: impl Into<String>, source: TrustError) -> Self {
+        let controller = controller.into();
+        match source {
+            TrustError::Network(source) => Self::Network { controller, source },
+            TrustError::CacertsStatus(status @ (429 | 500..=599)) => {
+                Self::NotNow { controller, why: format!("it answered with status {status}") }
+            }
+            source => Self::Trust { controller, source },
+        }
+    }
+
+    /// The exit code of the program.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Usage { .. } => 2,
+            Self::Token(TokenError::Expired(_)) => 11,
+            Self::Token(_) => 10,
+            Self::Trust { .. } => 12,
+            Self::Network { .. } | Self::NotNow { .. } => 30,
+            Self::Key { source, .. } => key_exit_code(source, self.spent()),
+            Self::Refused(_) => 31,
+            Self::Gone { .. } => 32,
+            Self::OutcomeUnknown { .. } | Self::AnswerLost { .. } => 33,
+            Self::Issued { .. } => 40,
+            Self::Local { source, spent } => file_exit_code(source, *spent),
+            Self::Journal { source: JournalError::File(source), spent } => file_exit_code(source, *spent),
+            Self::Journal { source: JournalError::Damaged { .. }, .. } => 51,
+            Self::OtherToken { .. } => 75,
+            Self::Identity { .. } | Self::Read(_) => 50,
+            Self::Login { .. } => 60,
+            Self::LoginNeedsMore => 61,
+            Self::Interrupted { .. } | Self::Unexpected(_) => 70,
+        }
+    }
+
+    /// The stable name, for `--format json`.
+    pub fn code(&self) -> String {
+        match self {
+            Self::Usage { .. } => "usage".into(),
+            Self::Token(source) => token_code(source).into(),
+            Self::Trust { source, .. } => trust_code(source).into(),
+            Self::Network { source, .. } => network_code(source).into(),
+            Self::NotNow { .. } => "unreachable".into(),
+            Self::Key { source, .. } => match source {
+                KeyError::File(source) => file_code(source).into(),
+                KeyError::Other(_) => "device_error".into(),
+                KeyError::Reference(fault)
+                | KeyError::Unavailable(fault)
+                | KeyError::Pin(fault)
+                | KeyError::Locked(fault)
+                | KeyError::NotAsPromised(fault)
+                | KeyError::Selection(fault)
+                | KeyError::Device(fault) => fault.code.into(),
+            },
+            Self::Refused(refusal) => format!("refused_{}", refusal.code.as_str().to_ascii_lowercase()),
+            Self::Gone { .. } => "token_gone".into(),
+            Self::OutcomeUnknown { .. } => "outcome_unknown".into(),
+            Self::AnswerLost { .. } => "answer_lost".into(),
+            Self::Issued { source, .. } => issued_code(source).into(),
+            Self::Local { source, .. } | Self::Read(source) | Self::Journal { source: JournalError::File(source), .. } => {
+                file_code(source).into()
+            }
+            Self::Journal { source: JournalError::Damaged { .. }, .. } => "journal_damaged".into(),
+            Self::OtherToken { .. } => "output_in_use".into(),
+            Self::Identity { .. } => "file_error".into(),
+            Self::Login { .. } => "login_refused".into(),
+            Self::LoginNeedsMore => "login_needs_more".into(),
+            Self::Interrupted { .. } | Self::Unexpected(_) => "unexpected".into(),
+        }
+    }
+
+    /// Whether the token is spent.
+    pub fn spent(&self) -> Spent {
+        match self {
+            Self::Key { spent, .. }
+            | Self::Local { spent, .. }
+            | Self::Journal { spent, .. }
+            | Self::Interrupted { spent, .. } => *spent,
+            Self::Gone { .. } | Self::AnswerLost { .. } | Self::Issued { .. } | Self::Login { .. } | Self::LoginNeedsMore => {
+                Spent::Yes
+            }
+            Self::OutcomeUnknown { .. } => Spent::Unknown,
+            Self::Usage { .. }
+            | Self::Token(_)
+            | Self::Trust { .. }
+            | Self::Network { .. }
+            | Self::NotNow { .. }
+            | Self::Refused(_)
+            | Self::OtherToken { .. }
+            | Self::Identity { .. }
+            | Self::Read(_)
+            | Self::Unexpected(_) => Spent::No,
+        }
+    }
+
+    /// What to do next, where there is something to do.
+    pub fn hint(&self) -> Option<Hint> {
+        match self {
+            Self::Usage { hint, .. } => hint.clone(),
+            Self::Token(source) => token_hint(source),
+            Self::Trust { controller, source } => trust_hint(controller, source),
+            Self::Network { source, .. } => network_hint(source),
+            Self::NotNow { .. } => Some(Hint::say("run the same command again in a while")),
+            Self::Key { source, .. } => match source {
+                KeyError::File(source) => file_hint(source, self.spent()),
+                KeyError::Other(_) => None,
+                KeyError::Reference(fault)
+                | KeyError::Unavailable(fault)
+                | KeyError::Pin(fault)
+                | KeyError::Locked(fault)
+                | KeyError::NotAsPromised(fault)
+                | KeyError::Selection(fault)
+                | KeyError::Device(fault) => fault.hint.clone(),
+            },
+            Self::Refused(refusal) => refusal_hint(&refusal.code),
+            Self::Gone { subject, .. } => Some(Hint::say(format!(
+                "have the administrator look at the authenticators of identity {subject}: if there is one that you do not know, \
+                 somebody else has used the token; then ask for a new one"
+            ))),
+            Self::OutcomeUnknown { .. } => Some(Hint::say(
+                "run the same command again: the same request is sent once more, which can enroll the identity at most once",
+            )),
+            Self::AnswerLost { subject } => Some(Hint::run(
+                "have the administrator re-enroll the identity, then enroll with the new token: the same key is found and used",
+                format!("ziti edge update authenticator cert {} --re-enroll", authenticator_placeholder(subject)),
+            )),
+            Self::Issued { .. } => {
+                Some(Hint::say("the key and the answer are kept; ask the controller's administrator what it has issued"))
+            }
+            Self::Local { source, spent } => file_hint(source, *spent),
+            Self::Journal { source: JournalError::File(source), spent } => file_hint(source, *spent),
+            Self::Journal { source: JournalError::Damaged { .. }, .. } => {
+                Some(Hint::say("move its folder away to begin anew; the token may be spent"))
+            }
+            Self::OtherToken { folder } => Some(Hint::say(format!(
+                "finish it with its own token, or give --force to set {} aside and begin anew",
+                folder.display()
+            ))),
+            Self::Identity { .. } | Self::Read(_) => None,
+            Self::Login { source, .. } => login_hint(source),
+            Self::LoginNeedsMore => None,
+            Self::Interrupted { .. } => Some(Hint::say("run the same command again: it goes on from where it stopped")),
+            Self::Unexpected(_) => Some(Hint::say("this is a mistake in ziti-enroller: please report it")),
+        }
+    }
+}
+
+fn authenticator_placeholder(subject: &str) -> String {
+    format!("\"$(ziti edge list authenticators 'identity=\"{subject}\" and method=\"cert\"' -j | jq -r '.data[0].id')\"")
+}
+
+fn key_exit_code(error: &KeyError, spent: Spent) -> u8 {
+    match error {
+        KeyError::Reference(fault) if fault.code == "usage" => 2,
+        KeyError::Reference(_) | KeyError::Unavailable(_) => 20,
+        KeyError::Pin(_) => 21,
+        KeyError::Locked(_) => 22,
+        KeyError::NotAsPromised(_) => 23,
+        KeyError::Selection(_) => 24,
+        KeyError::Device(_) | KeyError::Other(_) => 25,
+        KeyError::File(source) => file_exit_code(source, spent),
+    }
+}
+
+fn token_code(error: &TokenError) -> &'static str {
+    match error {
+        TokenError::Missing(_) => "token_missing",
+        TokenError::Empty => "token_empty",
+        TokenError::TooLarge => "token_too_large",
+        TokenError::Malformed(_) => "token_malformed",
+        TokenError::Algorithm(_) => "token_alg",
+        TokenError::Method(_) => "token_method",
+        TokenError::Issuer { .. } | TokenError::NoIssuer => "token_issuer",
+        TokenError::Id => "token_jti",
+        TokenError::Expired(_) => "token_expired",
+        TokenError::NotSigned { .. } => "token_damaged",
+    }
+}
+
+fn token_hint(error: &TokenError) -> Option<Hint> {
+    match error {
+        TokenError::Expired(_) => Some(Hint::say("ask the administrator to refresh the enrollment, which makes a new token")),
+        TokenError::Missing(_) => Some(Hint::say("give the token's file with --jwt, or `-` for standard input")),
+        TokenError::Empty | TokenError::Malformed(_) | TokenError::TooLarge => {
+            Some(Hint::say("copy the token again, whole: three parts with dots between them, beginning with `ey`"))
+        }
+        TokenError::Algorithm(_) | TokenError::Method(_) | TokenError::Issuer { .. } | TokenError::NoIssuer | TokenError::Id => {
+            None
+        }
+        TokenError::NotSigned { .. } => None,
+    }
+}
+
+fn trust_code(error: &TrustError) -> &'static str {
+    match error {
+        TrustError::NotSigner => "controller_not_signer",
+        TrustError::TokenDamaged => "token_damaged",
+        TrustError::NotKeyOwner => "controller_not_key_owner",
+        TrustError::Chain { .. } => "controller_chain",
+        TrustError::Name => "controller_name",
+        TrustError::Cacerts(_) | TrustError::CacertsStatus(_) => "cacerts_unusable",
+        TrustError::Redirect(_) => "redirect",
+        TrustError::Client(_) => "controller_chain",
+        TrustError::Network(_) => "unreachable",
+    }
+}
+
+fn trust_hint(controller: &str, error: &TrustError) -> Option<Hint> {
+    match error {
+        TrustError::NotSigner => Some(Hint::say(format!(
+            "another certificate answers at {controller}: renewed since the token was made, another listener, a TLS proxy, \
+             or an impostor; ask the administrator for a refreshed token"
+        ))),
+        TrustError::TokenDamaged => Some(Hint::say("copy the token again, whole and without changes")),
+        TrustError::NotKeyOwner => {
+            Some(Hint::say(format!("something between here and {controller} pretends to be the controller")))
+        }
+        TrustError::Chain { clock: Some(clock), .. } => Some(Hint::say(format!(
+            "the clock of this machine says {clock}; if that is right, the controller's certificate must be renewed"
+        ))),
+        TrustError::Chain { clock: None, .. } => Some(Hint::say(
+            "the controller must hand out the CA that issued its own certificate; its administrator can add it to the listener's `ca`",
+        )),
+        TrustError::Name => {
+            Some(Hint::say(format!("the controller's certificate must name {controller}, which is what its tokens say")))
+        }
+        TrustError::Cacerts(_) | TrustError::CacertsStatus(_) | TrustError::Redirect(_) => {
+            Some(Hint::say(format!("what answers at {controller} does not behave like an OpenZiti controller")))
+        }
+        TrustError::Client(_) | TrustError::Network(_) => None,
+    }
+}
+
+fn network_code(error: &HttpError) -> &'static str {
+    match error.kind {
+        HttpErrorKind::Timeout(_) => "timeout",
+        HttpErrorKind::Unresolved
+        | HttpErrorKind::Connect(_)
+        | HttpErrorKind::Tls(_)
+        | HttpErrorKind::Closed
+        | HttpErrorKind::TooLarge(_)
+        | HttpErrorKind::Protocol(_) => "unreachable",
+    }
+}
+
+fn network_hint(error: &HttpError) -> Option<Hint> {
+    match error.kind {
+        HttpErrorKind::Unresolved => {
+            Some(Hint::say("check the name and this machine's resolver; then run the same command again"))
+        }
+        HttpErrorKind::Connect(_) | HttpErrorKind::Timeout(_) | HttpErrorKind::Closed => {
+            Some(Hint::say("run the same command again when the controller can be reached"))
+        }
+        HttpErrorKind::Tls(_) | HttpErrorKind::TooLarge(_) | HttpErrorKind::Protocol(_) => None,
+    }
+}
+
+fn refusal_hint(code: &Printable) -> Option<Hint> {
+    match code.as_str() {
+        "ENROLLMENT_EXPIRED" => Some(Hint::say("ask the administrator to refresh the enrollment, which makes a new token")),
+        "COULD_NOT_PROCESS_CSR" => Some(Hint::say("the token can be used again; another --key-alg may be accepted")),
+        "INVALID_ENROLL_METHOD" => {
+            Some(Hint::say("the token says another method than the controller knows for it: ask for a new one"))
+        }
+        _other => None,
+    }
+}
+
+fn issued_code(error: &IssuedError) -> &'static str {
+    match error {
+        IssuedError::Answer(_) | IssuedError::Identity(_) => "answer_unusable",
+        IssuedError::Certificate(error) => match error {
+            CertificateError::OtherKey => "certificate_other_key",
+            CertificateError::Path(_) | CertificateError::NoAnchor => "certificate_chain",
+            CertificateError::Usage => "certificate_usage",
+            CertificateError::Expired(_) => "certificate_expired",
+            CertificateError::Form(_)
+            | CertificateError::TooMany(_)
+            | CertificateError::Empty
+            | CertificateError::OtherIdentity(_) => "answer_unusable",
+        },
+    }
+}
+
+fn file_exit_code(error: &FileError, spent: Spent) -> u8 {
+    match (&error.kind, spent) {
+        (FileErrorKind::InUse, _) => 75,
+        (_, Spent::No) => 50,
+        (_, Spent::Yes | Spent::Unknown) => 51,
+    }
+}
+
+fn file_code(error: &FileError) -> &'static str {
+    match error.kind {
+        FileErrorKind::Exists => "output_exists",
+        FileErrorKind::Symlink => "output_is_symlink",
+        FileErrorKind::NotAFile => "output_not_a_file",
+        FileErrorKind::FolderMissing => "folder_missing",
+        FileErrorKind::FolderNotWritable(_) => "folder_not_writable",
+        FileErrorKind::FolderUnsafe(_) => "folder_unsafe",
+        FileErrorKind::Full(_) => "disk_full",
+        FileErrorKind::InUse => "output_in_use",
+        FileErrorKind::System(_) | FileErrorKind::TooLarge(_) | FileErrorKind::Content(_) => "file_error",
+    }
+}
+
+fn file_hint(error: &FileError, spent: Spent) -> Option<Hint> {
+    let again = match spent {
+        Spent::No => "then run the same command again",
+        Spent::Yes | Spent::Unknown => "then run the same command again: it goes on from the answer that is kept",
+    };
+    let path = error.path.to_string_lossy();
+    match error.kind {
+        FileErrorKind::Exists => Some(Hint::say("give --force to replace it, or another name with --out")),
+        FileErrorKind::Symlink | FileErrorKind::NotAFile => Some(Hint::say("give another name with --out")),
+        FileErrorKind::FolderMissing => Some(Hint::run("make the folder", format!("mkdir -p {}", shell_word(&path)))),
+        FileErrorKind::FolderNotWritable(_) => {
+            Some(Hint::say(format!("run this as a user who may write there, or give another place; {again}")))
+        }
+        FileErrorKind::FolderUnsafe(_) => Some(Hint::run(
+            "anybody who may swap files there could read or replace the identity",
+            format!("chmod o-w {}", shell_word(&path)),
+        )),
+        FileErrorKind::Full(_) => Some(Hint::say(format!("make room on that file system, {again}"))),
+        FileErrorKind::InUse => Some(Hint::say("wait until the other run has ended")),
+        FileErrorKind::System(_) => Some(Hint::say(format!("repair that, {again}"))),
+        FileErrorKind::TooLarge(_) | FileErrorKind::Content(_) => None,
+    }
+}
+
+fn login_hint(error: &ControllerError) -> Option<Hint> {
+    match error {
+        ControllerError::Refused(_) => Some(Hint::say(
+            "the controller gives no reason: the identity may be disabled or deleted, enrolled anew, or its certificate expired",
+        )),
+        ControllerError::Trust(_) | ControllerError::Form(_) => None,
+    }
+}

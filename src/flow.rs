@@ -1,0 +1,189 @@
+//! The corridors: what people come for, one file each, and the loop that walks a state machine.
+//!
+//! A corridor walks through the rooms in the order of the protocol. It reads no flag, no environment and no clock behind
+//! the caller's back: all that comes from outside is in the [`World`].
+
+pub mod enroll;
+pub mod inspect;
+pub mod verify;
+
+use std::fmt;
+use std::time::Duration;
+
+use rustls::pki_types::UnixTime;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::certificate::{Summary, rfc3339};
+pub use crate::error::Interrupted;
+use crate::error::{Error, Spent};
+use crate::http::Reach;
+use crate::journal::Journal;
+use crate::key::{Access, Providers};
+
+/// All that a corridor needs from outside.
+pub struct World<'a> {
+    /// Where keys live.
+    pub providers: Providers,
+    /// Where PINs come from, and how often they may be tried.
+    pub access: Access<'a>,
+    /// Who is told what happens.
+    pub watch: &'a dyn Watch,
+    /// How the network is reached.
+    pub reach: Reach,
+}
+
+impl World<'_> {
+    /// The one clock.
+    pub fn now(&self) -> UnixTime {
+        UnixTime::now()
+    }
+
+    /// Whether the clock is earlier than this program: then it is wrong, and the controller's counts.
+    pub fn clock_is_wrong(&self) -> bool {
+        env!("ZITI_ENROLLER_BUILT").parse().is_ok_and(|built: u64| self.now().as_secs() < built)
+    }
+}
+
+impl fmt::Debug for World<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("World").field("providers", &self.providers).field("reach", &self.reach).finish_non_exhaustive()
+    }
+}
+
+/// Who, where, and in which file; in every report.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct IdentitySummary {
+    /// The identity's id.
+    pub id: String,
+    /// `https://host:port`.
+    pub controller: String,
+    /// The file, absolute.
+    pub file: String,
+}
+
+/// The certificate of an identity; in every report.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct CertificateSummary {
+    /// SHA-1 of the DER, hexadecimal: the controller's name for it.
+    pub fingerprint_sha1: String,
+    /// RFC 3339.
+    pub not_before: String,
+    /// RFC 3339.
+    pub not_after: String,
+}
+
+impl From<&Summary> for CertificateSummary {
+    fn from(s: &Summary) -> Self {
+        Self { fingerprint_sha1: s.fingerprint_sha1.clone(), not_before: rfc3339(s.not_before), not_after: rfc3339(s.not_after) }
+    }
+}
+
+/// Something happens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event<'a> {
+    /// A stage begins.
+    Entering(&'static str),
+    /// What it learnt is written down.
+    Recorded(&'static str),
+    /// A stage is over.
+    Left(&'static str),
+    /// A moment within a stage that matters to somebody: `before_post`.
+    Within(&'static str),
+    /// The same request will be sent again.
+    Waiting {
+        /// Why.
+        why: &'a str,
+        /// How long.
+        pause: Duration,
+    },
+    /// Something that a person should know, and that is no error.
+    Note(&'a str),
+}
+
+/// Who is told what happens: progress, phase times, and tests that stop a run at a named moment.
+pub trait Watch: Send + Sync {
+    /// Called in the thread that walks. An error ends the run there, as if the step had failed.
+    ///
+    /// # Errors
+    /// To end the run.
+    fn event(&self, event: &Event<'_>) -> Result<(), Interrupted>;
+}
+
+/// Nobody is told.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NoWatch;
+
+impl Watch for NoWatch {
+    fn event(&self, _: &Event<'_>) -> Result<(), Interrupted> {
+        Ok(())
+    }
+}
+
+/// A state machine whose state is the sum of its records.
+pub(crate) trait Stages: Sized {
+    type Record: Serialize + DeserializeOwned;
+    /// Its name in events.
+    fn name(&self) -> &'static str;
+    /// The stage that it is with one record more.
+    fn after(self, record: Self::Record) -> Result<Self, OutOfOrder>;
+    /// Whether losing `record` would cost more than repeated work.
+    fn must_be_durable(record: &Self::Record) -> bool;
+}
+
+/// A record that cannot follow: the journal is not one of ours.
+#[derive(Debug)]
+pub(crate) struct OutOfOrder;
+
+/// What a step has learnt.
+pub(crate) enum Next<R> {
+    Learnt(R),
+    /// What must be known next time, and why the run ends.
+    Stop(R, Error),
+    Arrived,
+}
+
+/// The stage that `records` lead to; `None` where they are out of order.
+pub(crate) fn replay<S: Stages>(start: S, records: Vec<S::Record>) -> Option<S> {
+    records.into_iter().try_fold(start, |stage, record| stage.after(record).ok())
+}
+
+/// Steps on until the last stage, writing down what each step has learnt before the next begins.
+pub(crate) fn walk<S: Stages>(
+    mut stage: S,
+    journal: &mut Journal<S::Record>,
+    watch: &dyn Watch,
+    spent: impl Fn(&S) -> Spent,
+    mut step: impl FnMut(&S) -> Result<Next<S::Record>, Error>,
+) -> Result<S, Error> {
+    loop {
+        let name = stage.name();
+        let here = spent(&stage);
+        let tell = |event: &Event<'_>| watch.event(event).map_err(|source| Error::Interrupted { source, spent: here });
+        tell(&Event::Entering(name))?;
+        let next = step(&stage)?;
+        tell(&Event::Left(name))?;
+        let (record, end) = match next {
+            Next::Arrived => return Ok(stage),
+            Next::Learnt(record) => (record, None),
+            Next::Stop(record, error) => (record, Some(error)),
+        };
+        let failed = |source| Error::Journal { source, spent: here };
+        journal.append(&record).map_err(failed)?;
+        if S::must_be_durable(&record) {
+            journal.sync().map_err(failed)?;
+        }
+        tell(&Event::Recorded(name))?;
+        if let Some(error) = end {
+            return Err(error);
+        }
+        stage = stage.after(record).map_err(|OutOfOrder| Error::Unexpected(format!("a step of `{name}` led nowhere")))?;
+    }
+}
+
+/// Waits, and says so.
+pub(crate) fn pause(watch: &dyn Watch, why: &str, pause: Duration) {
+    // A watcher that wants to end the run does so at the next stage.
+    drop(watch.event(&Event::Waiting { why, pause }));
+    std::thread::sleep(pause);
+}

@@ -1,0 +1,205 @@
+//! Token to identity: begin, resume, run.
+//!
+//! A rerun goes the same walk from another door: it begins at the stage that the journal of the work folder leads to. What
+//! each stage learns is in [`stage`]; the means to learn it (connection, key, token text) are in `live`.
+
+pub mod stage;
+
+mod live;
+mod work;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use serde::Serialize;
+
+use self::live::Live;
+use self::stage::{Intent, KeyWish, Record, Stage};
+use self::work::WorkFolder;
+use super::{CertificateSummary, Event, IdentitySummary, Next, Stages, World, walk};
+use crate::error::{Error, Spent};
+use crate::files::{self, FileError, FileErrorKind};
+use crate::jwt::{TokenError, UnverifiedToken};
+use crate::key::Place;
+
+/// An enrollment that is wanted.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// The token.
+    pub token: Arc<UnverifiedToken>,
+    /// The file that it came from; `None` for standard input and the environment.
+    pub token_file: Option<PathBuf>,
+    /// The identity file to write.
+    pub out: PathBuf,
+    /// The key.
+    pub key: KeyWish,
+    /// Replaces an identity that is there, and sets an unfinished enrollment with another token aside.
+    pub force: bool,
+    /// Removes the token's file when the identity is in place.
+    pub remove_token: bool,
+}
+
+/// What an enrollment gave.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Enrolled {
+    /// The identity.
+    pub identity: IdentitySummary,
+    /// Its key.
+    pub key: EnrolledKey,
+    /// The token or device that the key is in; `null` for a file.
+    pub token: Option<Place>,
+    /// Its certificate.
+    pub certificate: CertificateSummary,
+}
+
+/// The key of an identity.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct EnrolledKey {
+    /// The provider's name.
+    pub provider: &'static str,
+    /// Its reference, to be pasted after `--key`.
+    pub reference: String,
+    /// `p256`, …
+    pub algorithm: String,
+    /// SHA-256 of the SubjectPublicKeyInfo, hexadecimal.
+    pub spki_sha256: String,
+    /// Whether this enrollment made it.
+    pub created: bool,
+    /// Whether it can leave its device; `null` where the device does not say.
+    pub extractable: Option<bool>,
+}
+
+/// Enrolls, or goes on where an earlier run with the same token and output has stopped.
+///
+/// # Errors
+/// [`Error`], which says whether the token is spent.
+pub fn enroll(request: Request, world: &World<'_>) -> Result<Enrolled, Error> {
+    let (mut work, stage) = begin(&request, world)?;
+    within(world, "output_reserved", spent(&stage))?;
+    let mut live = Live::new(&request, world, work.folder());
+    let walked = walk(stage, &mut work.journal, world.watch, spent, |stage| match stage {
+        Stage::Fresh => Ok(Next::Learnt(Record::Intent(intent(&request, None)))),
+        Stage::Intended(s) => live.meet_controller(s),
+        Stage::Trusted(s) => live.choose_key(s),
+        Stage::Planned(s, plan) => live.make_key(s, plan),
+        Stage::Keyed(s) => live.prepare(s),
+        Stage::Ready(s) => live.announce(s),
+        Stage::Posting(s, n) => live.post(s, *n),
+        Stage::Answered(s) => live.accept(s),
+        Stage::Lost(s) => Err(Error::AnswerLost { subject: s.intent().subject.clone() }),
+        Stage::Refused(s, why) => Err(live.clean_up(s, why)),
+        Stage::Done(_) => Ok(Next::Arrived),
+    });
+    match walked {
+        Ok(_) => {
+            let enrolled = live.enrolled()?;
+            work.remove(world.watch);
+            if let Some(file) = request.token_file.as_deref().filter(|_| request.remove_token)
+                && let Err(error) = files::remove_file(file)
+            {
+                note(world, &format!("the identity is in place, and its token stays: {error}"));
+            }
+            Ok(enrolled)
+        }
+        Err(error) => {
+            work.remove_if_worthless(world.watch);
+            Err(error)
+        }
+    }
+}
+
+/// Reserves the output and finds out where the enrollment stands. Nothing was sent and no PIN tried.
+fn begin(request: &Request, world: &World<'_>) -> Result<(WorkFolder, Stage), Error> {
+    let local = |source| Error::Local { source, spent: Spent::No };
+    let place = work::Output::at(&request.out).map_err(local)?;
+    if !place.has_work() {
+        place.refuse_existing(request.force).map_err(local)?;
+        check_expiry(&request.token, world)?;
+    }
+    let (mut work, stage) = WorkFolder::open(place.clone(), world.watch)?;
+    let known = stage.intent().cloned();
+    let same_token = known.as_ref().is_none_or(|i| i.token == request.token.digest());
+    let stage = if same_token {
+        stage
+    } else {
+        let known = known.unwrap_or_else(|| intent(request, None));
+        let same_identity = known.origin == *request.token.issuer() && known.subject == request.token.subject();
+        let ended = matches!(stage, Stage::Refused(..) | Stage::Lost(_));
+        if stage.has_posted() && !(ended && same_identity) {
+            if !request.force {
+                return Err(Error::OtherToken { folder: place.work_path() });
+            }
+            let aside = work.set_aside().map_err(local)?;
+            note(world, &format!("the unfinished enrollment is kept in {}", aside.display()));
+            let (fresh, stage) = WorkFolder::open(place.clone(), world.watch)?;
+            work = fresh;
+            stage
+        } else {
+            // The same identity finds the same key again; another's unused key is ours to delete, once a login is due.
+            let discard = stage.own_key().filter(|_| !same_identity).cloned();
+            let record = Record::Intent(intent(request, discard));
+            let failed = |source| Error::Journal { source, spent: Spent::No };
+            work.journal.append(&record).map_err(failed)?;
+            stage.after(record).map_err(|_| Error::Unexpected("an enrollment cannot begin anew here".into()))?
+        }
+    };
+    if !matches!(stage, Stage::Answered(_) | Stage::Done(_)) {
+        place.refuse_existing(request.force).map_err(|source| Error::Local { source, spent: spent(&stage) })?;
+    }
+    if !stage.has_posted() {
+        check_expiry(&request.token, world)?;
+    }
+    work.reserve().map_err(|source| Error::Local { source, spent: spent(&stage) })?;
+    Ok((work, stage))
+}
+
+fn intent(request: &Request, discard: Option<crate::key::KeyUri>) -> Intent {
+    Intent {
+        token: request.token.digest(),
+        token_file: request.token_file.clone(),
+        origin: request.token.issuer().clone(),
+        subject: request.token.subject().to_owned(),
+        key: request.key.clone(),
+        discard,
+    }
+}
+
+fn check_expiry(token: &UnverifiedToken, world: &World<'_>) -> Result<(), Error> {
+    match token.check_expiry(world.now()) {
+        Ok(()) => Ok(()),
+        Err(TokenError::Expired(_)) if world.clock_is_wrong() => {
+            note(
+                world,
+                "the clock of this machine is earlier than this program: whether the token has expired is left to the controller",
+            );
+            Ok(())
+        }
+        Err(error) => Err(Error::Token(error)),
+    }
+}
+
+/// Whether the token is spent in a stage.
+fn spent(stage: &Stage) -> Spent {
+    match stage {
+        Stage::Fresh | Stage::Intended(_) | Stage::Trusted(_) | Stage::Planned(..) | Stage::Keyed(_) | Stage::Ready(_) => {
+            Spent::No
+        }
+        Stage::Posting(..) => Spent::Unknown,
+        Stage::Refused(..) => Spent::No,
+        Stage::Answered(_) | Stage::Lost(_) | Stage::Done(_) => Spent::Yes,
+    }
+}
+
+fn within(world: &World<'_>, moment: &'static str, spent: Spent) -> Result<(), Error> {
+    world.watch.event(&Event::Within(moment)).map_err(|source| Error::Interrupted { source, spent })
+}
+
+fn note(world: &World<'_>, text: &str) {
+    // A watcher that wants to end the run does so at the next stage.
+    drop(world.watch.event(&Event::Note(text)));
+}
+
+/// The identity is there already, though it is not the one that this enrollment writes.
+fn exists(path: PathBuf) -> FileError {
+    FileError { action: "write", path, kind: FileErrorKind::Exists }
+}

@@ -1,0 +1,248 @@
+//! The whole state machine of an enrollment, without I/O.
+//!
+//! A [`Record`] is what a step has learnt; a [`Stage`] is the sum of all before it. A stage nests its predecessor, so it
+//! holds every earlier fact and nothing that may be missing. The way back from any stage is in `ARCHITECTURE.md`.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::certificate::Anchors;
+use crate::controller::{Refusal, Submission};
+use crate::flow::{OutOfOrder, Stages};
+use crate::jwt::TokenDigest;
+use crate::key::{KeyAlgorithm, KeyFacts, KeyPlan, KeyUri};
+use crate::origin::Origin;
+
+/// What the journal holds, one a line. No secret is in it: the token is there by its digest and its file.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Record {
+    /// An enrollment began, or began anew with another token for the same identity.
+    Intent(Intent),
+    /// The controller is proved to be the token's issuer; its CA certificates.
+    Anchors(Anchors),
+    /// A key of exactly this name is about to be made.
+    Plan(KeyPlan),
+    /// The key is there, read back and tried.
+    Key(KeyFact),
+    /// What will be sent.
+    Csr(Submission),
+    /// The request is about to be sent, counted over all runs: from here the token may be spent.
+    Posting(u32),
+    /// The raw answer is on disk.
+    Answered,
+    /// A definite no.
+    Refused(Refusal),
+    /// The controller has issued a certificate and we do not have it.
+    Lost,
+    /// The identity is in place.
+    Done,
+}
+
+/// What was asked for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Intent {
+    /// SHA-256 of the token.
+    pub token: TokenDigest,
+    /// Its file, to read it again.
+    pub token_file: Option<PathBuf>,
+    /// The controller.
+    pub origin: Origin,
+    /// The identity's id.
+    pub subject: String,
+    /// The key.
+    pub key: KeyWish,
+    /// A key of ours that an abandoned enrollment left in this place, unused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub discard: Option<KeyUri>,
+}
+
+/// Which key.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum KeyWish {
+    /// The one that the reference names.
+    Existing(KeyUri),
+    /// A new one.
+    New {
+        /// Where, as far as it was said.
+        within: KeyUri,
+        /// Of which type.
+        algorithm: KeyAlgorithm,
+        /// Whether one that is there already under that name is taken.
+        reuse: bool,
+    },
+}
+
+impl KeyWish {
+    /// The reference that it was said with.
+    pub fn uri(&self) -> &KeyUri {
+        match self {
+            Self::Existing(uri) | Self::New { within: uri, .. } => uri,
+        }
+    }
+}
+
+/// The key, as the rest of the enrollment needs it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyFact {
+    /// Its exact name.
+    pub uri: KeyUri,
+    /// Its public half, base64 of the SubjectPublicKeyInfo.
+    pub spki: String,
+    /// Whether this enrollment made it: then, and only then, a definite refusal deletes it.
+    pub created: bool,
+    /// What `id.key` will say; `None` where that is the key itself.
+    pub reference: Option<String>,
+    /// What was read back.
+    pub facts: KeyFacts,
+}
+
+/// The controller is trusted.
+#[derive(Clone, Debug)]
+pub struct Trusted {
+    pub(super) intent: Intent,
+    pub(super) anchors: Anchors,
+}
+
+/// The key is there.
+#[derive(Clone, Debug)]
+pub struct Keyed {
+    pub(super) trusted: Trusted,
+    pub(super) key: KeyFact,
+}
+
+/// The request is ready.
+#[derive(Clone, Debug)]
+pub struct Ready {
+    pub(super) keyed: Keyed,
+    pub(super) submission: Submission,
+}
+
+impl Ready {
+    pub(super) fn intent(&self) -> &Intent {
+        &self.keyed.trusted.intent
+    }
+}
+
+/// Where an enrollment stands.
+#[derive(Clone, Debug)]
+pub enum Stage {
+    /// Nothing yet.
+    Fresh,
+    /// Asked for.
+    Intended(Intent),
+    /// Controller trusted.
+    Trusted(Trusted),
+    /// Key about to be made.
+    Planned(Trusted, KeyPlan),
+    /// Key there.
+    Keyed(Keyed),
+    /// Request ready.
+    Ready(Ready),
+    /// Request sent or about to be, so many times in all.
+    Posting(Ready, u32),
+    /// Answer on disk.
+    Answered(Ready),
+    /// Refused for good; our key is to be cleaned up.
+    Refused(Ready, Refusal),
+    /// Certificate issued and lost.
+    Lost(Ready),
+    /// Identity in place.
+    Done(Ready),
+}
+
+impl Stage {
+    pub(super) fn intent(&self) -> Option<&Intent> {
+        match self {
+            Self::Fresh => None,
+            Self::Intended(intent) => Some(intent),
+            Self::Trusted(t) | Self::Planned(t, _) => Some(&t.intent),
+            Self::Keyed(k) => Some(&k.trusted.intent),
+            Self::Ready(r) | Self::Posting(r, _) | Self::Answered(r) | Self::Refused(r, _) | Self::Lost(r) | Self::Done(r) => {
+                Some(r.intent())
+            }
+        }
+    }
+
+    /// The key that this enrollment made, or was about to make.
+    pub(super) fn own_key(&self) -> Option<&KeyUri> {
+        match self {
+            Self::Fresh | Self::Intended(_) | Self::Trusted(_) => None,
+            Self::Planned(_, plan) => (!plan.there_already).then_some(&plan.uri),
+            Self::Keyed(k) => k.key.created.then_some(&k.key.uri),
+            Self::Ready(r) | Self::Posting(r, _) | Self::Answered(r) | Self::Refused(r, _) | Self::Lost(r) | Self::Done(r) => {
+                r.keyed.key.created.then_some(&r.keyed.key.uri)
+            }
+        }
+    }
+
+    /// Whether a request may have reached the controller.
+    pub(super) fn has_posted(&self) -> bool {
+        match self {
+            Self::Fresh | Self::Intended(_) | Self::Trusted(_) | Self::Planned(..) | Self::Keyed(_) | Self::Ready(_) => false,
+            Self::Posting(..) | Self::Answered(_) | Self::Refused(..) | Self::Lost(_) | Self::Done(_) => true,
+        }
+    }
+
+    /// Whether a new token for the same identity may begin anew here.
+    fn may_begin_anew(&self) -> bool {
+        !self.has_posted() || matches!(self, Self::Refused(..) | Self::Lost(_))
+    }
+}
+
+impl Stages for Stage {
+    type Record = Record;
+
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Fresh => "fresh",
+            Self::Intended(_) => "intended",
+            Self::Trusted(_) => "trusted",
+            Self::Planned(..) => "planned",
+            Self::Keyed(_) => "keyed",
+            Self::Ready(_) => "ready",
+            Self::Posting(..) => "posting",
+            Self::Answered(_) => "answered",
+            Self::Refused(..) => "refused",
+            Self::Lost(_) => "lost",
+            Self::Done(_) => "done",
+        }
+    }
+
+    fn after(self, record: Record) -> Result<Self, OutOfOrder> {
+        Ok(match (self, record) {
+            (stage, Record::Intent(intent)) if stage.may_begin_anew() => Self::Intended(intent),
+            (Self::Intended(intent), Record::Anchors(anchors)) => Self::Trusted(Trusted { intent, anchors }),
+            (Self::Trusted(trusted), Record::Plan(plan)) => Self::Planned(trusted, plan),
+            (Self::Trusted(trusted) | Self::Planned(trusted, _), Record::Key(key)) => Self::Keyed(Keyed { trusted, key }),
+            (Self::Keyed(keyed), Record::Csr(submission)) => Self::Ready(Ready { keyed, submission }),
+            // The first request never left: nothing was posted after all.
+            (Self::Posting(ready, 1), Record::Csr(submission)) => Self::Ready(Ready { submission, ..ready }),
+            (Self::Ready(ready), Record::Posting(1)) => Self::Posting(ready, 1),
+            (Self::Posting(ready, n), Record::Posting(m)) if m == n + 1 => Self::Posting(ready, m),
+            (Self::Posting(ready, _) | Self::Lost(ready), Record::Answered) => Self::Answered(ready),
+            (Self::Posting(ready, _), Record::Refused(why)) => Self::Refused(ready, why),
+            (Self::Posting(ready, _), Record::Lost) => Self::Lost(ready),
+            (Self::Answered(ready), Record::Done) => Self::Done(ready),
+            _ => return Err(OutOfOrder),
+        })
+    }
+
+    /// Before an object is made that outlives us, and before the token may be spent. The answer is durable by itself.
+    fn must_be_durable(record: &Record) -> bool {
+        match record {
+            Record::Plan(plan) => plan.outlives_us,
+            Record::Posting(_) => true,
+            Record::Intent(_)
+            | Record::Anchors(_)
+            | Record::Key(_)
+            | Record::Csr(_)
+            | Record::Answered
+            | Record::Refused(_)
+            | Record::Lost
+            | Record::Done => false,
+        }
+    }
+}

@@ -1,0 +1,225 @@
+//! The work folder `.<out>.enroll/`: lock, journal, the raw answer, the identity before its rename, a new file key.
+
+use std::ffi::{OsStr, OsString};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use aws_lc_rs::digest::{SHA256, digest};
+use serde::{Deserialize, Serialize};
+
+use super::stage::{Record, Stage};
+use crate::controller::Answer;
+use crate::error::{Error, Spent};
+use crate::files::{self, FileError, FileErrorKind, Folder, Lock};
+use crate::flow::{Event, Stages, Watch, replay};
+use crate::journal::Journal;
+use crate::text::hex;
+
+const ANSWER: &str = "answer";
+const IDENTITY: &str = "identity";
+/// Largest answer that is read back, in bytes.
+const LARGEST: u64 = 1024 * 1024;
+
+/// Where the identity is to appear: a folder, opened once, and a name in it.
+#[derive(Clone, Debug)]
+pub(super) struct Output {
+    folder: Arc<Folder>,
+    name: OsString,
+    work_name: OsString,
+}
+
+impl Output {
+    pub(super) fn at(out: &Path) -> Result<Self, FileError> {
+        let out = files::absolute(out)?;
+        let name =
+            out.file_name().ok_or_else(|| FileError { action: "write", path: out.clone(), kind: FileErrorKind::NotAFile })?;
+        let folder = Arc::new(Folder::of(&out)?);
+        let mut work_name = OsString::from(".");
+        work_name.push(name);
+        work_name.push(".enroll");
+        Ok(Self { folder, name: name.to_owned(), work_name })
+    }
+
+    pub(super) fn path(&self) -> PathBuf {
+        self.folder.join(&self.name)
+    }
+
+    pub(super) fn work_path(&self) -> PathBuf {
+        self.folder.join(&self.work_name)
+    }
+
+    pub(super) fn has_work(&self) -> bool {
+        self.folder.has(&self.work_name)
+    }
+
+    pub(super) fn refuse_existing(&self, replace: bool) -> Result<(), FileError> {
+        self.folder.refuse_existing(&self.name, replace)
+    }
+}
+
+/// The work folder, held by this run.
+#[derive(Debug)]
+pub(super) struct WorkFolder {
+    output: Output,
+    folder: Arc<Folder>,
+    pub(super) journal: Journal<Record>,
+    /// Held until the end of the run.
+    lock: Lock,
+}
+
+/// First line of the kept answer: a torn file does not fit its own description, so that it can be told from a whole one
+/// even where the journal's record of it was lost.
+#[derive(Serialize, Deserialize)]
+struct Kept {
+    status: u16,
+    content_type: Option<String>,
+    length: usize,
+    sha256: String,
+}
+
+impl WorkFolder {
+    /// Opens or makes it, holds it, and reads where the enrollment stands.
+    pub(super) fn open(output: Output, watch: &dyn Watch) -> Result<(Self, Stage), Error> {
+        let local = |source| Error::Local { source, spent: Spent::No };
+        let folder = Arc::new(output.folder.private(&output.work_name).map_err(local)?);
+        let lock = folder.lock().map_err(local)?;
+        let unknown = |source| Error::Journal { source, spent: Spent::Unknown };
+        let (mut journal, records) = Journal::open(&folder, &output.folder).map_err(unknown)?;
+        let damaged = || crate::journal::JournalError::Damaged { path: folder.join("journal").display().to_string(), line: 0 };
+        let mut stage = replay(Stage::Fresh, records).ok_or_else(|| unknown(damaged()))?;
+        // The answer is durable by itself; its record may have been lost.
+        if matches!(stage, Stage::Posting(..)) && kept(&folder).map_err(local)?.is_some() {
+            journal.append(&Record::Answered).map_err(unknown)?;
+            stage = stage.after(Record::Answered).map_err(|_| unknown(damaged()))?;
+        }
+        let work = Self { output, folder, journal, lock };
+        if !matches!(stage, Stage::Fresh) {
+            let text = format!("going on with the enrollment that stopped at stage `{}`", stage.name());
+            watch.event(&Event::Note(&text)).map_err(|source| Error::Interrupted { source, spent: super::spent(&stage) })?;
+        }
+        Ok((work, stage))
+    }
+
+    pub(super) fn folder(&self) -> Work {
+        Work { output: self.output.clone(), folder: self.folder.clone() }
+    }
+
+    /// Finds a full disk now, and not when the token is spent.
+    pub(super) fn reserve(&self) -> Result<(), FileError> {
+        self.folder.reserve(ANSWER)?;
+        self.folder.reserve(IDENTITY)
+    }
+
+    pub(super) fn set_aside(self) -> Result<PathBuf, FileError> {
+        let aside = self.output.folder.set_aside(&self.output.work_name)?;
+        drop(self.lock);
+        Ok(self.output.folder.join(aside))
+    }
+
+    /// The identity is in place.
+    pub(super) fn remove(self, watch: &dyn Watch) {
+        if let Err(error) = self.output.folder.remove_private(&self.output.work_name) {
+            drop(watch.event(&Event::Note(&format!("the identity is in place, and its work folder stays: {error}"))));
+        }
+        drop(self.lock);
+    }
+
+    /// After a failure: keeps what a rerun needs, and leaves nothing where it needs nothing.
+    pub(super) fn remove_if_worthless(self, watch: &dyn Watch) {
+        let records = Journal::<Record>::read(&self.folder).ok().flatten().unwrap_or_default();
+        let worthless = match replay(Stage::Fresh, records) {
+            Some(Stage::Fresh) => true,
+            // An abandoned key that is still to be deleted is named in the intent.
+            Some(Stage::Intended(intent) | Stage::Trusted(super::stage::Trusted { intent, .. })) => intent.discard.is_none(),
+            Some(Stage::Refused(ready, _)) => !ready.keyed.key.created || self.folder.has(CLEANED),
+            _ => false,
+        };
+        if worthless && let Err(error) = self.output.folder.remove_private(&self.output.work_name) {
+            drop(watch.event(&Event::Note(&error.to_string())));
+        }
+        drop(self.lock);
+    }
+}
+
+/// Says that the key of a refused enrollment is deleted.
+const CLEANED: &str = "cleaned";
+
+/// The part of the work folder that steps write to.
+#[derive(Clone, Debug)]
+pub(super) struct Work {
+    output: Output,
+    folder: Arc<Folder>,
+}
+
+impl Work {
+    pub(super) fn folder(&self) -> &Folder {
+        &self.folder
+    }
+
+    pub(super) fn out(&self) -> PathBuf {
+        self.output.path()
+    }
+
+    /// Makes an answer durable before anyone reads it.
+    pub(super) fn keep(&self, answer: &Answer) -> Result<(), FileError> {
+        let kept = Kept {
+            status: answer.status,
+            content_type: answer.content_type.clone(),
+            length: answer.body.len(),
+            sha256: hex(digest(&SHA256, &answer.body).as_ref()),
+        };
+        // Numbers and text alone: cannot fail.
+        let mut content = serde_json::to_vec(&kept).unwrap_or_default();
+        content.push(b'\n');
+        content.extend_from_slice(&answer.body);
+        self.folder.fill(ANSWER, &content)
+    }
+
+    pub(super) fn answer(&self) -> Result<Option<Answer>, FileError> {
+        kept(&self.folder)
+    }
+
+    /// Puts certificates that cannot be used beside the output.
+    pub(super) fn reject(&self, pem: &[u8]) -> Result<PathBuf, FileError> {
+        let mut name = self.output.path().with_extension("").file_name().unwrap_or(OsStr::new("identity")).to_owned();
+        name.push(".rejected.pem");
+        let name = name.to_string_lossy().into_owned();
+        self.output.folder.fill(&name, pem)?;
+        Ok(self.output.folder.join(name))
+    }
+
+    /// Writes the identity durably where nobody looks yet.
+    pub(super) fn write_identity(&self, text: &str) -> Result<(), FileError> {
+        self.folder.fill(IDENTITY, text.as_bytes())
+    }
+
+    /// Gives it its name.
+    pub(super) fn publish(&self, replace: bool) -> Result<(), FileError> {
+        self.output.folder.publish(&self.folder, IDENTITY, &self.output.name, replace)
+    }
+
+    /// What stands at the place of the output.
+    pub(super) fn published(&self) -> Result<Option<Vec<u8>>, FileError> {
+        let name = self.output.name.to_string_lossy();
+        self.output.folder.read(&name, LARGEST)
+    }
+
+    pub(super) fn note_clean(&self) -> Result<(), FileError> {
+        self.folder.fill(CLEANED, b"")
+    }
+}
+
+fn kept(folder: &Folder) -> Result<Option<Answer>, FileError> {
+    let Some(content) = folder.read(ANSWER, LARGEST)? else { return Ok(None) };
+    let Some(end) = content.iter().position(|b| *b == b'\n') else { return Ok(None) };
+    let (line, body) = (&content[..end], &content[end + 1..]);
+    let Ok(kept) = serde_json::from_slice::<Kept>(line) else { return Ok(None) };
+    let whole = kept.length == body.len() && kept.sha256 == hex(digest(&SHA256, body).as_ref());
+    Ok(whole.then(|| Answer {
+        status: kept.status,
+        content_type: kept.content_type,
+        retry_after: None,
+        session: None,
+        body: body.to_vec(),
+    }))
+}
