@@ -1,0 +1,127 @@
+//! First thing in `main`: nothing of a secret may stay in the environment, a core dump or a panic message.
+//!
+//! A variable is not erased by `remove_var`: that is `unsafe` in edition 2024, and `/proc/PID/environ` shows it still. So
+//! the program starts itself anew once without it, and hands the value on in an inherited memfd: about 3 ms, and only
+//! where such a variable is set.
+
+use std::ffi::OsString;
+use std::fs::{File, OpenOptions};
+use std::io::{Read, Write};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::process::CommandExt;
+
+use rustix::fs::MemfdFlags;
+use rustix::process::{DumpableBehavior, Resource, Rlimit};
+use secrecy::{ExposeSecret, SecretSlice, SecretString};
+use zeroize::Zeroizing;
+
+const PIN: &str = "ZITI_ENROLLER_PIN";
+const TOKEN: &str = "ZITI_ENROLL_TOKEN";
+/// Names the memfds of the second start: `pin=<fd>,token=<fd>`.
+const HANDED_ON: &str = "ZITI_ENROLLER_HANDED_ON";
+/// Longest value that is handed on, in bytes.
+const LONGEST: u64 = 128 * 1024;
+
+/// What the first start had in its environment.
+#[derive(Debug, Default)]
+pub struct Inherited {
+    pin: Option<SecretSlice<u8>>,
+    token: Option<SecretSlice<u8>>,
+}
+
+impl Inherited {
+    /// The PIN of ZITI_ENROLLER_PIN.
+    pub fn pin(&self) -> Option<SecretSlice<u8>> {
+        self.pin.as_ref().map(|p| p.expose_secret().to_vec().into())
+    }
+
+    /// The token of ZITI_ENROLL_TOKEN.
+    pub fn token(&self) -> Option<SecretString> {
+        self.token.as_ref().map(|t| SecretString::from(String::from_utf8_lossy(t.expose_secret()).into_owned()))
+    }
+}
+
+/// Starts anew without secrets in the environment where there are any; then forbids core dumps, and panics that show data.
+pub fn leave_nothing_behind() -> Inherited {
+    if [PIN, TOKEN].iter().any(|name| std::env::var_os(name).is_some()) {
+        start_anew();
+    }
+    let inherited = handed_on();
+    // exec resets them, so they come after it. Where they are refused there is nothing more to do.
+    let _refused = rustix::process::setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) });
+    let _refused = rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable);
+    std::panic::set_hook(Box::new(|panic| {
+        let place = panic.location().map(|l| format!("{}:{}", l.file(), l.line())).unwrap_or_default();
+        // The payload may hold anything.
+        eprintln!("error: unexpected: a panic at {place}");
+    }));
+    inherited
+}
+
+/// Moves the result to a copy of standard output, and standard output to standard error: a PKCS#11 module that prints
+/// cannot spoil the result. Returns the copy.
+pub fn keep_stdout_for_the_result() -> Option<File> {
+    let copy = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdout(), 3).ok()?;
+    let _closed = rustix::stdio::dup2_stdout(rustix::stdio::stderr());
+    Some(File::from(copy))
+}
+
+/// Returns only where it cannot: then the value stays where it was put, which is said.
+fn start_anew() {
+    let Ok(program) = std::env::current_exe() else { return };
+    let mut handed = Vec::new();
+    // Held until exec: the new program inherits them.
+    let mut held: Vec<OwnedFd> = Vec::new();
+    for (name, key) in [(PIN, "pin"), (TOKEN, "token")] {
+        if let Some(value) = std::env::var_os(name) {
+            let value = Zeroizing::new(value.as_bytes().to_vec());
+            let Some(fd) = memfd(&value) else { return };
+            handed.push(format!("{key}={}", fd.as_raw_fd()));
+            held.push(fd);
+        }
+    }
+    let mut arguments = std::env::args_os();
+    let zero = arguments.next().unwrap_or_else(|| OsString::from("ziti-enroller"));
+    let mut again = std::process::Command::new(program);
+    again.arg0(zero).args(arguments).env_remove(PIN).env_remove(TOKEN).env(HANDED_ON, handed.join(","));
+    let error = again.exec();
+    eprintln!("warning: cannot start anew without secrets in the environment: {error}");
+}
+
+fn memfd(value: &[u8]) -> Option<OwnedFd> {
+    // Without CLOEXEC: it is to be inherited.
+    let fd = rustix::fs::memfd_create("ziti-enroller", MemfdFlags::empty()).ok()?;
+    let mut file = File::from(fd);
+    file.write_all(value).ok()?;
+    Some(file.into())
+}
+
+fn handed_on() -> Inherited {
+    let mut inherited = Inherited::default();
+    let Some(list) = std::env::var(HANDED_ON).ok() else { return inherited };
+    for (key, number) in list.split(',').filter_map(|part| part.split_once('=')) {
+        let value = number.parse::<u32>().ok().and_then(take);
+        match key {
+            "pin" => inherited.pin = value,
+            "token" => inherited.token = value,
+            _ => {}
+        }
+    }
+    inherited
+}
+
+/// Reads a memfd of ours and empties it, so that no child of ours finds anything in it.
+fn take(number: u32) -> Option<SecretSlice<u8>> {
+    let path = format!("/proc/self/fd/{number}");
+    let ours = std::fs::read_link(&path).is_ok_and(|link| link.as_os_str().as_bytes().starts_with(b"/memfd:ziti-enroller"));
+    if !ours {
+        return None;
+    }
+    let mut value = Vec::new();
+    File::open(&path).ok()?.take(LONGEST).read_to_end(&mut value).ok()?;
+    if let Ok(file) = OpenOptions::new().write(true).open(&path) {
+        drop(file.set_len(0));
+    }
+    Some(value.into())
+}

@@ -1,0 +1,143 @@
+//! [`Done`] and [`Error`] as text and as JSON: nobody else prints a result.
+
+use std::error::Error as StdError;
+use std::fs::File;
+use std::io::Write;
+use std::process::ExitCode;
+
+use serde_json::{Map, Value, json};
+use ziti_enroller::error::{Error, Spent};
+use ziti_enroller::flow::inspect::{Certificate, Inspected};
+
+use super::Done;
+use super::args::Format;
+
+/// Writes a result; the exit code is 0, or 70 where it cannot be written.
+pub fn success(done: &Done, format: Format, stdout: Option<File>) -> ExitCode {
+    let text = match format {
+        Format::Json => {
+            let mut object = Map::from_iter([("ok".to_owned(), json!(true))]);
+            // Plain data: cannot fail.
+            if let Ok(Value::Object(fields)) = serde_json::to_value(done) {
+                object.extend(fields);
+            }
+            format!("{}\n", Value::Object(object))
+        }
+        Format::Text => words(done),
+    };
+    write(&text, stdout)
+}
+
+/// Writes an error and returns its exit code.
+pub fn failure(error: &Error, format: Format, stdout: Option<File>) -> ExitCode {
+    let mut causes = Vec::new();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let text = cause.to_string();
+        // A transparent error says the same as its cause.
+        if causes.last() != Some(&text) && text != error.to_string() {
+            causes.push(text);
+        }
+        source = cause.source();
+    }
+    let hint = error.hint();
+    match format {
+        Format::Json => {
+            let hint = hint.map(|h| h.run.map_or_else(|| h.say.clone(), |run| format!("{}: {run}", h.say)));
+            let object = json!({
+                "ok": false,
+                "error": {
+                    "code": error.code(), "exit": error.exit_code(), "message": error.to_string(), "causes": causes,
+                    "hint": hint, "token_spent": error.spent(),
+                },
+            });
+            write(&format!("{object}\n"), stdout);
+        }
+        Format::Text => {
+            let mut text = format!("error: {error}\n");
+            for cause in &causes {
+                text.push_str(&format!("  cause: {cause}\n"));
+            }
+            if error.spent() == Spent::Unknown {
+                text.push_str("  the token may be spent\n");
+            }
+            if let Some(hint) = hint {
+                text.push_str(&format!("hint: {}\n", hint.say));
+                if let Some(run) = hint.run {
+                    text.push_str(&format!("      {run}\n"));
+                }
+            }
+            drop(std::io::stderr().write_all(text.as_bytes()));
+        }
+    }
+    ExitCode::from(error.exit_code())
+}
+
+fn write(text: &str, stdout: Option<File>) -> ExitCode {
+    let written = match stdout {
+        Some(mut file) => file.write_all(text.as_bytes()),
+        // Standard output was closed from the start.
+        None => Ok(()),
+    };
+    match written {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            drop(writeln!(std::io::stderr(), "error: cannot write the result: {error}"));
+            ExitCode::from(70)
+        }
+    }
+}
+
+fn words(done: &Done) -> String {
+    match done {
+        Done::Version { version } => format!("ziti-enroller {version}\n"),
+        Done::Enroll(e) => {
+            let made = if e.key.created { "new" } else { "existing" };
+            let place = match &e.token {
+                Some(place) => format!("in token `{}` ({})", place.label, place.model),
+                None if e.key.reference == "file:" => "in the identity file".to_owned(),
+                None => format!("in {}", e.key.reference),
+            };
+            format!(
+                "enrolled {} at {}: {} ({made} {} key {place}, certificate until {})\n",
+                e.identity.id, e.identity.controller, e.identity.file, e.key.algorithm, e.certificate.not_after
+            )
+        }
+        Done::Verify(v) => format!(
+            "{} is `{}` ({}) at {} {}: logged in with its {} key, certificate until {}\n",
+            v.identity.file,
+            v.name,
+            v.identity.id,
+            v.identity.controller,
+            v.controller_version,
+            v.key.algorithm,
+            v.certificate.not_after
+        ),
+        Done::Inspect(Inspected::Token { controller, subject, method, algorithm, signer_sha1, expires, expired }) => {
+            let signer = signer_sha1.as_ref().map(|s| format!(" by the certificate {s}")).unwrap_or_default();
+            let until = expires.as_ref().map(|e| format!("{} {e}", if *expired { "expired" } else { "valid until" }));
+            format!(
+                "enrollment token, not verified\n  controller: {controller}\n  identity: {subject}\n  method: {method}\n  \
+                 signed: {algorithm}{signer}\n  {}\n",
+                until.unwrap_or_else(|| "without an end".into())
+            )
+        }
+        Done::Inspect(Inspected::Identity { apis, key, certificates, anchors }) => {
+            format!(
+                "identity\n  controller: {}\n  key: {key}\n  CA certificates: {anchors}\n{}",
+                apis.join(", "),
+                certificates.iter().map(certificate).collect::<String>()
+            )
+        }
+        Done::Inspect(Inspected::Certificates { certificates }) => certificates.iter().map(certificate).collect(),
+    }
+}
+
+fn certificate(c: &Certificate) -> String {
+    let kind = if c.is_ca { "CA certificate" } else { "certificate" };
+    let identity = c.spiffe.as_ref().map(|s| format!("  for: {s}\n")).unwrap_or_default();
+    format!(
+        "{kind} {}\n  issued by: {}\n{identity}  valid: {} to {}\n  SHA-1: {}\n",
+        c.subject, c.issuer, c.not_before, c.not_after, c.fingerprint_sha1
+    )
+}
