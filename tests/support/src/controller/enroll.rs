@@ -1,0 +1,248 @@
+//! `POST /enroll`: a token and a request for a certificate (enrollment-protocol.md §2.0, §2.1, §2.8, §5).
+
+use super::Like;
+use super::answers::{Answer, Ending};
+use super::core::Core;
+use super::csr::{self, Csr};
+use super::misbehave::Fault;
+use super::store::{Authenticator, Enrollment, Unusable, short_id};
+use super::wire::Incoming;
+use crate::pki::{self, Key, KeyType, Leaf, pem, sha1_hex, spki_of};
+use serde_json::{Value, json};
+
+/// The content types that carry a request; the first two in every version.
+const MODERN: [&str; 4] = ["application/x-pem-file", "text/plain", "application/pkcs7", "application/json"];
+
+/// Token and request, wherever they stood.
+struct Submission {
+    token: String,
+    method: Option<String>,
+    csr: Vec<u8>,
+}
+
+pub(crate) fn answer(core: &Core, request: &Incoming, json_form: bool) -> Answer {
+    let submission = match submission(core, request, json_form) {
+        Ok(submission) => submission,
+        Err(refusal) => return *refusal,
+    };
+    if !core.store.post_seen(&submission.token, &submission.csr) {
+        core.recorder.violation("enroll: two POSTs with one token and different requests, the first not refused");
+    }
+    if let Some(refusal) = early_fault(core) {
+        let definite = (400..500).contains(&refusal.status) && refusal.status != 429;
+        if definite && !core.faults.has(&Fault::Gone) {
+            core.store.post_refused(&submission.token);
+        }
+        return refusal;
+    }
+    match enroll(core, request, &submission) {
+        Ok(answer) => answer,
+        Err((code, answer)) => {
+            if !["INVALID_ENROLLMENT_TOKEN", "NOT_FOUND"].contains(&code) {
+                core.store.post_refused(&submission.token);
+            }
+            answer
+        }
+    }
+}
+
+/// What must hold before the token is looked at.
+fn submission(core: &Core, request: &Incoming, json_form: bool) -> Result<Submission, Box<Answer>> {
+    let violation = |sentence: &str| core.recorder.violation(format!("enroll: {sentence}"));
+    if request.values("accept").collect::<Vec<_>>() != ["application/json"] {
+        violation("Accept is not the single value application/json; up to 1.4 the answer would be the leaf alone");
+    }
+    let modern = core.options.like == Like::V2_1;
+    // Of several Accept lines the first counts.
+    let accepts = |accept: &str| accept.contains("application/json") || accept.contains("*/*");
+    if modern && request.value("accept").is_some_and(|accept| !accepts(accept)) {
+        return Err(Answer::error("UNSUPPORTED_MEDIA").into());
+    }
+    let media_type = request.media_type();
+    let taken: &[&str] = if modern { &MODERN } else { &MODERN[..2] };
+    let known = media_type.is_some_and(|sent| taken.contains(&sent));
+    if media_type != Some("application/x-pem-file") && !(modern && media_type == Some("application/json")) {
+        violation("the content type is not application/x-pem-file, the one that every version takes for a request");
+    }
+    if !known && !modern {
+        return Err(Answer::error("INVALID_CONTENT_TYPE").into());
+    }
+    // go-openapi forgives case and white space; the code behind it does not, and then sees no body.
+    let forgiven = media_type.is_some_and(|sent| taken.contains(&&*sent.trim().to_ascii_lowercase()));
+    if !known && !forgiven {
+        return Err(Answer::wrong_type(
+            request.value("content-type"),
+            "application/json application/x-pem-file text/plain application/pkcs7",
+        )
+        .into());
+    }
+    if !modern && json_form {
+        violation("POST /enroll/ott, which controllers before 1.5 do not have");
+        return Err(Answer::error("INVALID_CONTENT_TYPE").into());
+    }
+    let mut submission = Submission {
+        token: request.parameter("token").unwrap_or_default().into(),
+        method: request.parameter("method").map(str::to_owned),
+        csr: if known { request.body.clone() } else { Vec::new() },
+    };
+    if media_type == Some("application/json") {
+        let Ok(Value::Object(body)) = serde_json::from_slice(&request.body) else {
+            violation("a body that is no JSON object");
+            return Err(Answer::error_because("COULD_NOT_PARSE_BODY", "parsing body body from \"\" failed").into());
+        };
+        let text = |name: &str| body.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
+        submission.csr = text("clientCsr").into_bytes();
+        if json_form {
+            submission.token = text("token");
+            submission.method = Some("ott".into());
+        }
+    } else if json_form {
+        violation("POST /enroll/ott without JSON");
+        return Err(Answer::wrong_type(request.value("content-type"), "application/json").into());
+    }
+    Ok(submission)
+}
+
+/// Faults that keep the token.
+fn early_fault(core: &Core) -> Option<Answer> {
+    let faults = &core.faults;
+    if faults.has(&Fault::SilentPost) {
+        return Some(Answer::none(Ending::Hold));
+    }
+    if faults.take(&Fault::DropPostBeforeOnce) || faults.has(&Fault::DropPostBefore) {
+        return Some(Answer::none(Ending::Drop));
+    }
+    if faults.has(&Fault::Gone) {
+        return Some(Answer::error("INVALID_ENROLLMENT_TOKEN"));
+    }
+    if faults.take(&Fault::UnavailableOnce) {
+        return Some(Answer::error("CLUSTER_NO_LEADER"));
+    }
+    if faults.take(&Fault::TooManyOnce) {
+        return Some(Answer::error("SERVER_TOO_MANY_REQUESTS").with_header("Retry-After", "1"));
+    }
+    faults.refusal().map(|(code, status)| Answer::refusal(&code, status, None))
+}
+
+fn enroll(core: &Core, request: &Incoming, submission: &Submission) -> Result<Answer, (&'static str, Answer)> {
+    let refuse = |code: &'static str| (code, Answer::error(code));
+    let enrollment = core.store.usable(&submission.token).map_err(|why| match why {
+        Unusable::Invalid => refuse("INVALID_ENROLLMENT_TOKEN"),
+        Unusable::Expired => refuse("ENROLLMENT_EXPIRED"),
+    })?;
+    if submission.method.as_ref().is_some_and(|method| *method != enrollment.method) {
+        core.recorder.violation(format!("enroll: another method than the token's, which is {}", enrollment.method));
+        if core.options.like == Like::V2_1 {
+            return Err(refuse("INVALID_ENROLL_METHOD"));
+        }
+    }
+    if enrollment.method != "ott" {
+        return Err(refuse("INVALID_ENROLL_METHOD")); // the other methods are not built here yet
+    }
+    let csr = csr::read(&submission.csr).map_err(|cause| {
+        core.recorder.violation(format!("enroll: the request for a certificate is refused: {cause}"));
+        ("COULD_NOT_PROCESS_CSR", Answer::error_because("COULD_NOT_PROCESS_CSR", &cause))
+    })?;
+    csr.oddities.iter().for_each(|oddity| core.recorder.violation(format!("enroll: {oddity}")));
+    let (authenticator, chain) = issue(core, submission, &enrollment, &csr);
+    if !core.store.spend(&submission.token, authenticator) {
+        return Err(refuse("NOT_FOUND")); // somebody else was faster between our look and now
+    }
+    Ok(success(core, request, &chain))
+}
+
+/// The certificate, with what the faults spoil in it, and its chain as PEM blocks.
+fn issue(core: &Core, submission: &Submission, enrollment: &Enrollment, csr: &Csr) -> (Authenticator, Vec<String>) {
+    let faults = &core.faults;
+    let mut leaf = Leaf::client(&csr.subject);
+    if core.options.like == Like::V2_1 {
+        let id = if faults.has(&Fault::OtherSub) { short_id() } else { enrollment.identity_id.clone() };
+        leaf = leaf.uri(&format!("spiffe://{}/identity/{id}", core.network.trust_domain));
+    }
+    if faults.has(&Fault::ExpiredCert) {
+        leaf = leaf.expired();
+    }
+    if faults.has(&Fault::NoClientAuth) {
+        leaf = leaf.without_client_auth();
+    }
+    if faults.has(&Fault::CaCert) {
+        leaf = leaf.ca();
+    }
+    let spki = if faults.has(&Fault::OtherKey) { Key::generate(KeyType::P256).spki_der() } else { csr.spki_der.clone() };
+    let signer = if faults.has(&Fault::OtherCa) { core.foreign.signer() } else { core.network.signer() };
+    let certificate = signer.sign(&leaf, &spki);
+    let chain = vec![pem("CERTIFICATE", &certificate), pem("CERTIFICATE", signer.certificate())];
+    let authenticator = Authenticator {
+        id: short_id(),
+        identity_id: enrollment.identity_id.clone(),
+        identity_name: enrollment.identity_name.clone(),
+        jti: submission.token.clone(),
+        fingerprint_sha1: sha1_hex(&certificate),
+        cert_pem: chain.concat(),
+        spki_der: spki_of(&certificate),
+        subject: pki::subject_of(&certificate),
+        cert_der: certificate,
+    };
+    (authenticator, chain)
+}
+
+/// The token is spent; what the client hears of it is another matter.
+fn success(core: &Core, request: &Incoming, chain: &[String]) -> Answer {
+    let faults = &core.faults;
+    if faults.has(&Fault::DropPostAfter) {
+        return Answer::none(Ending::Drop);
+    }
+    if faults.has(&Fault::ConsumeThen500) {
+        return Answer::error("UNHANDLED");
+    }
+    if faults.has(&Fault::ConsumeThen503) {
+        return Answer::error("TIMEOUT");
+    }
+    if faults.has(&Fault::Html200) {
+        return Answer::html();
+    }
+    if faults.has(&Fault::Empty200) {
+        return Answer::new(200, "application/json", "");
+    }
+    // The old test: a line of Accept, up to its `;`, is exactly this.
+    let said_json = request.values("accept").any(|line| line.split(';').next() == Some("application/json"));
+    let as_pem = core.options.like == Like::V1_4 && !said_json || faults.has(&Fault::NoAcceptJson);
+    let mut chain = chain.to_vec();
+    if faults.has(&Fault::LeafOnly) || as_pem {
+        chain.truncate(1);
+    }
+    let mut cert = chain.concat();
+    if faults.has(&Fault::TruncatedPem) {
+        cert.truncate(chain[0].len() / 2);
+    }
+    let mut answer = if as_pem {
+        Answer::new(200, "application/x-pem-file", cert)
+    } else {
+        let mut data = json!({});
+        if !faults.has(&Fault::NoCert) {
+            data["cert"] = cert.into();
+        }
+        if core.options.like == Like::V2_1 {
+            data["controllers"] = json!([itself(core)]);
+        }
+        Answer::data(&data)
+    };
+    answer.overstated = faults.has(&Fault::WrongLength);
+    if let Some(length) = faults.number(|fault| if let Fault::AnswerCut(length) = fault { Some(*length) } else { None }) {
+        answer.ending = Ending::Cut(length as usize);
+    }
+    answer
+}
+
+/// The element that a single controller makes of itself for `controllers`.
+fn itself(core: &Core) -> Value {
+    let shown = core.shown();
+    let client = json!([{"url": format!("{}/edge/client/v1", core.url), "version": "v1"}]);
+    json!({
+        "id": "ctrl1", "name": "ctrl1", "ctrlAddress": null, "isOnline": true,
+        "lastJoinedAt": super::core::rfc3339(pki::unix_now()),
+        "certPem": pem("CERTIFICATE", shown.leaf()), "fingerprint": sha1_hex(shown.leaf()),
+        "apiAddresses": {"edge-client": client},
+        "tags": {}, "_links": {"self": {"href": "./controllers/ctrl1"}},
+    })
+}

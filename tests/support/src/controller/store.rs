@@ -1,0 +1,214 @@
+//! The controller's books: which tokens are out, which are spent, and every certificate ever issued.
+
+use crate::pki::{self, random, unix_now};
+use serde::Serialize;
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// What one enrollment left behind: a certificate that logs the identity in.
+#[derive(Clone, Debug, Serialize)]
+pub struct Authenticator {
+    /// Ten characters.
+    pub id: String,
+    /// The token's `sub`.
+    pub identity_id: String,
+    /// The name that the token was issued for.
+    pub identity_name: String,
+    /// Of the token that it was bought with.
+    pub jti: String,
+    /// Lower-case hex SHA-1 of the leaf's DER.
+    pub fingerprint_sha1: String,
+    /// Leaf and intermediates, as `certPem` of the management API.
+    pub cert_pem: String,
+    /// The leaf, DER.
+    #[serde(skip)]
+    pub cert_der: Vec<u8>,
+    /// Its SubjectPublicKeyInfo, DER.
+    #[serde(skip)]
+    pub spki_der: Vec<u8>,
+    /// Its subject, RFC 4514 text.
+    pub subject: String,
+}
+
+/// One token that is out.
+#[derive(Clone, Debug)]
+pub(crate) struct Enrollment {
+    pub(crate) method: String,
+    pub(crate) identity_id: String,
+    pub(crate) identity_name: String,
+    /// Seconds since the Unix epoch.
+    pub(crate) expires_at: u64,
+    spent: bool,
+    /// SHA-256 of the request whose outcome the client cannot know, or knows as success.
+    pending_csr: Option<Vec<u8>>,
+}
+
+#[derive(Debug, Default)]
+struct Books {
+    enrollments: HashMap<String, Enrollment>,
+    authenticators: Vec<Authenticator>,
+    /// Fingerprints that log in; the rest of `authenticators` were taken away by an administrator.
+    retired: Vec<String>,
+}
+
+/// Why a token buys nothing.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Unusable {
+    /// Unknown or spent.
+    Invalid,
+    Expired,
+}
+
+/// Shared by the controllers of one network.
+#[derive(Debug, Default)]
+pub(crate) struct Store(Mutex<Books>);
+
+impl Store {
+    pub(crate) fn register(&self, jti: &str, method: &str, identity_id: &str, identity_name: &str, expires_at: u64) {
+        let enrollment = Enrollment {
+            method: method.into(),
+            identity_id: identity_id.into(),
+            identity_name: identity_name.into(),
+            expires_at,
+            spent: false,
+            pending_csr: None,
+        };
+        self.lock().enrollments.insert(jti.into(), enrollment);
+    }
+
+    pub(crate) fn usable(&self, jti: &str) -> Result<Enrollment, Unusable> {
+        let books = self.lock();
+        let enrollment = books.enrollments.get(jti).filter(|enrollment| !enrollment.spent).ok_or(Unusable::Invalid)?;
+        if enrollment.expires_at <= unix_now() { Err(Unusable::Expired) } else { Ok(enrollment.clone()) }
+    }
+
+    /// Spends the token and keeps what it bought, in one step. False: somebody else was faster.
+    pub(crate) fn spend(&self, jti: &str, authenticator: Authenticator) -> bool {
+        let mut books = self.lock();
+        match books.enrollments.get_mut(jti) {
+            Some(enrollment) if !enrollment.spent => enrollment.spent = true,
+            _ => return false,
+        }
+        books.authenticators.push(authenticator);
+        true
+    }
+
+    /// Notes that `csr` was posted with this token. False: another one was before, and nobody told the client no.
+    pub(crate) fn post_seen(&self, jti: &str, csr: &[u8]) -> bool {
+        let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, csr).as_ref().to_vec();
+        let mut books = self.lock();
+        let Some(enrollment) = books.enrollments.get_mut(jti) else { return true };
+        let before = enrollment.pending_csr.get_or_insert_with(|| digest.clone());
+        *before == digest
+    }
+
+    /// A definite no was answered: the client may come again with another request.
+    pub(crate) fn post_refused(&self, jti: &str) {
+        if let Some(enrollment) = self.lock().enrollments.get_mut(jti).filter(|enrollment| !enrollment.spent) {
+            enrollment.pending_csr = None;
+        }
+    }
+
+    pub(crate) fn is_spent(&self, jti: &str) -> bool {
+        self.lock().enrollments.get(jti).is_some_and(|enrollment| enrollment.spent)
+    }
+
+    pub(crate) fn authenticators(&self) -> Vec<Authenticator> {
+        self.lock().authenticators.clone()
+    }
+
+    /// The authenticator that a leaf (DER) logs in with.
+    pub(crate) fn authenticator_of(&self, leaf: &[u8]) -> Option<Authenticator> {
+        let fingerprint = pki::sha1_hex(leaf);
+        let books = self.lock();
+        let live = books.authenticators.iter().filter(|one| !books.retired.contains(&one.fingerprint_sha1));
+        live.into_iter().find(|one| one.fingerprint_sha1 == fingerprint).cloned()
+    }
+
+    /// Takes away what logs the identity in; returns its name.
+    pub(crate) fn retire(&self, identity_id: &str) -> Option<String> {
+        let mut books = self.lock();
+        let of_identity = books.authenticators.iter().filter(|one| one.identity_id == identity_id);
+        let (fingerprints, names): (Vec<_>, Vec<_>) =
+            of_identity.map(|one| (one.fingerprint_sha1.clone(), one.identity_name.clone())).unzip();
+        books.retired.extend(fingerprints);
+        let enrolled = names.into_iter().next();
+        enrolled.or_else(|| {
+            let known = books.enrollments.values().find(|enrollment| enrollment.identity_id == identity_id);
+            known.map(|enrollment| enrollment.identity_name.clone())
+        })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Books> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Ten characters, as the controller's own ids. (Theirs may hold `.`, `-` and `_` too; a test that wants those says so.)
+pub(crate) fn short_id() -> String {
+    const ALPHABET: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
+    random::<10>().iter().map(|byte| char::from(ALPHABET[usize::from(*byte) % ALPHABET.len()])).collect()
+}
+
+/// A random UUID (RFC 9562, version 4).
+pub(crate) fn uuid() -> String {
+    let mut bytes = random::<16>();
+    bytes[6] = bytes[6] & 0x0f | 0x40;
+    bytes[8] = bytes[8] & 0x3f | 0x80;
+    let hex = pki::hex(&bytes);
+    format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bought(jti: &str) -> Authenticator {
+        Authenticator {
+            id: short_id(),
+            identity_id: "W4kErfsB6a".into(),
+            identity_name: "gate-7".into(),
+            jti: jti.into(),
+            fingerprint_sha1: pki::sha1_hex(b"leaf"),
+            cert_pem: String::new(),
+            cert_der: b"leaf".into(),
+            spki_der: Vec::new(),
+            subject: String::new(),
+        }
+    }
+
+    #[test]
+    fn spends_a_token_once_however_many_ask_at_once() {
+        let store = Store::default();
+        store.register("t", "ott", "W4kErfsB6a", "gate-7", unix_now() + 60);
+        let won = std::thread::scope(|scope| {
+            let racers: Vec<_> = (0..16).map(|_| scope.spawn(|| store.spend("t", bought("t")))).collect();
+            racers.into_iter().filter_map(|racer| racer.join().ok()).filter(|won| *won).count()
+        });
+        assert_eq!(won, 1);
+        assert_eq!(store.authenticators().len(), 1);
+        assert_eq!(store.usable("t").expect_err("spent"), Unusable::Invalid);
+    }
+
+    #[test]
+    fn retired_certificate_stays_in_the_books_and_logs_nobody_in() {
+        let store = Store::default();
+        store.register("t", "ott", "W4kErfsB6a", "gate-7", unix_now() + 60);
+        assert!(store.spend("t", bought("t")));
+        assert!(store.authenticator_of(b"leaf").is_some());
+        assert_eq!(store.retire("W4kErfsB6a").as_deref(), Some("gate-7"));
+        assert!(store.authenticator_of(b"leaf").is_none());
+        assert_eq!(store.authenticators().len(), 1);
+    }
+
+    #[test]
+    fn tells_a_second_request_from_a_repeated_one() {
+        let store = Store::default();
+        store.register("t", "ott", "i", "n", unix_now() + 60);
+        assert!(store.post_seen("t", b"one"));
+        assert!(store.post_seen("t", b"one"));
+        assert!(!store.post_seen("t", b"two"));
+        store.post_refused("t");
+        assert!(store.post_seen("t", b"two"));
+    }
+}

@@ -1,0 +1,225 @@
+//! SoftHSM with tokens of one's own: a folder per fixture, nothing shared, nothing left behind. Programs load it through
+//! p11fault, which logs every call and fails the ones it is told to.
+
+use crate::pki::random;
+use crate::program::{Program, require};
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use tempfile::TempDir;
+
+const TEMPLATE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../softhsm/softhsm2.conf.in");
+const MODULES: [&str; 5] = [
+    "/usr/lib/softhsm/libsofthsm2.so",
+    "/usr/lib/x86_64-linux-gnu/softhsm/libsofthsm2.so",
+    "/usr/lib/aarch64-linux-gnu/softhsm/libsofthsm2.so",
+    "/usr/lib64/pkcs11/libsofthsm2.so",
+    "/usr/lib64/softhsm/libsofthsm2.so",
+];
+
+/// One token.
+#[derive(Clone, Debug)]
+pub struct SoftToken {
+    /// CKA_LABEL of the token, unpadded.
+    pub label: String,
+    /// Serial number, sixteen hex digits.
+    pub serial: String,
+    /// The user's PIN: digits that occur nowhere else, so that a leak can be searched for.
+    pub pin: String,
+    /// The security officer's.
+    pub so_pin: String,
+    /// A file (0600) that holds the user's PIN and nothing else.
+    pub pin_file: PathBuf,
+}
+
+/// A private SoftHSM store with at least one token; removed when dropped.
+#[derive(Debug)]
+pub struct SoftHsm {
+    folder: TempDir,
+    tokens: Vec<SoftToken>,
+}
+
+impl Default for SoftHsm {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl SoftHsm {
+    /// A store in the temporary folder with one token, labelled `ziti-test`.
+    pub fn new() -> Self {
+        Self::empty_in(tempfile::tempdir().expect("a temporary folder can be made")).with_token("ziti-test")
+    }
+
+    /// The same on a RAM file system where there is one (/dev/shm).
+    pub fn on_tmpfs() -> Self {
+        let ram = Path::new("/dev/shm");
+        let folder = if ram.is_dir() { tempfile::tempdir_in(ram) } else { tempfile::tempdir() };
+        Self::empty_in(folder.expect("a temporary folder can be made")).with_token("ziti-test")
+    }
+
+    fn empty_in(folder: TempDir) -> Self {
+        let template = fs::read_to_string(TEMPLATE).unwrap_or_else(|error| panic!("{TEMPLATE}: {error}"));
+        let tokens = folder.path().join("tokens");
+        fs::create_dir(&tokens).expect("the temporary folder is writable");
+        assert!(template.contains("@TOKENDIR@"), "{TEMPLATE} has no @TOKENDIR@ to fill in");
+        let text = template.replace("@TOKENDIR@", tokens.to_str().expect("temporary folders have UTF-8 names"));
+        fs::write(folder.path().join("softhsm2.conf"), text).expect("the temporary folder is writable");
+        Self { folder, tokens: Vec::new() }
+    }
+
+    fn with_token(mut self, label: &str) -> Self {
+        self.add_token(label, &format!("{:010}", u64::from_le_bytes(random()) % 10_000_000_000));
+        self
+    }
+
+    /// Makes another token with this label and user PIN.
+    pub fn add_token(&mut self, label: &str, pin: &str) -> SoftToken {
+        let so_pin = format!("so{:014}", u64::from_le_bytes(random()) % 100_000_000_000_000);
+        let before = self.serials();
+        self.util().args(["--init-token", "--free", "--label", label, "--pin", pin, "--so-pin", &so_pin]).run().success();
+        let serial = self.serials().into_iter().find(|serial| !before.contains(serial)).expect("the new token has a serial");
+        let pin_file = self.folder.path().join(format!("pin-{}", self.tokens.len()));
+        fs::write(&pin_file, pin).expect("the temporary folder is writable");
+        fs::set_permissions(&pin_file, fs::Permissions::from_mode(0o600)).expect("the file is ours");
+        let token = SoftToken { label: label.into(), serial, pin: pin.into(), so_pin, pin_file };
+        self.tokens.push(token.clone());
+        token
+    }
+
+    fn util(&self) -> Program {
+        let util = require("softhsm2-util", "softhsm2");
+        Program::new(util).env("SOFTHSM2_CONF", self.conf()).arg("--module").arg(self.real_module())
+    }
+
+    /// Of the initialised tokens.
+    fn serials(&self) -> Vec<String> {
+        let slots = self.util().arg("--show-slots").run().success().stdout;
+        let serials = slots.lines().filter_map(|line| line.trim().strip_prefix("Serial number:"));
+        serials.map(|serial| serial.trim().to_owned()).filter(|serial| !serial.is_empty()).collect()
+    }
+
+    /// The first token.
+    fn token(&self) -> &SoftToken {
+        &self.tokens[0]
+    }
+
+    /// All tokens, in the order in which they were made.
+    pub fn tokens(&self) -> &[SoftToken] {
+        &self.tokens
+    }
+
+    /// Of the first token.
+    pub fn label(&self) -> &str {
+        &self.token().label
+    }
+
+    /// Of the first token.
+    pub fn serial(&self) -> &str {
+        &self.token().serial
+    }
+
+    /// Of the first token.
+    pub fn pin(&self) -> &str {
+        &self.token().pin
+    }
+
+    /// Of the first token.
+    pub fn so_pin(&self) -> &str {
+        &self.token().so_pin
+    }
+
+    /// Of the first token: a file (0600) that holds the PIN.
+    pub fn pin_file(&self) -> PathBuf {
+        self.token().pin_file.clone()
+    }
+
+    /// Everything is in here.
+    pub fn directory(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// What `SOFTHSM2_CONF` names.
+    pub fn conf(&self) -> PathBuf {
+        self.folder.path().join("softhsm2.conf")
+    }
+
+    /// The module to load: p11fault, as built beside the running test.
+    pub fn module(&self) -> PathBuf {
+        let running = std::env::current_exe().expect("the running test knows its own path");
+        let profile = running.parent().and_then(Path::parent).expect("target/<profile>/deps/<test>");
+        let debug = profile.parent().map(|target| target.join("debug"));
+        let places = [Some(profile.to_owned()), Some(profile.join("deps")), debug.clone(), debug.map(|debug| debug.join("deps"))];
+        let found = places.into_iter().flatten().map(|folder| folder.join("libp11fault.so")).find(|path| path.is_file());
+        found.unwrap_or_else(|| {
+            panic!("libp11fault.so is missing in {}: build it with `cargo build -p p11fault`", profile.display())
+        })
+    }
+
+    /// SoftHSM itself.
+    pub fn real_module(&self) -> PathBuf {
+        let found = MODULES.iter().map(PathBuf::from).find(|path| path.is_file());
+        found.unwrap_or_else(|| panic!("libsofthsm2.so is missing: apt-get install softhsm2"))
+    }
+
+    /// What a program needs in its environment: SoftHSM's configuration and p11fault's module and log.
+    pub fn env(&self) -> Vec<(String, String)> {
+        let text = |path: PathBuf| path.into_os_string().into_string().expect("temporary folders have UTF-8 names");
+        vec![
+            ("SOFTHSM2_CONF".into(), text(self.conf())),
+            ("P11FAULT_MODULE".into(), text(self.real_module())),
+            ("P11FAULT_LOG".into(), text(self.log())),
+        ]
+    }
+
+    fn log(&self) -> PathBuf {
+        self.folder.path().join("calls")
+    }
+
+    /// The names of the functions called through p11fault, in order.
+    pub fn calls(&self) -> Vec<String> {
+        self.call_lines().iter().filter_map(|line| line.split(' ').nth(1)).map(str::to_owned).collect()
+    }
+
+    /// p11fault's lines: `<pid> <C_Function> <n-th call of that function> <rv as 0x%x>`.
+    pub fn call_lines(&self) -> Vec<String> {
+        let log = fs::read_to_string(self.log()).unwrap_or_default();
+        log.lines().map(str::to_owned).collect()
+    }
+
+    /// How often a function was called.
+    pub fn count(&self, function: &str) -> usize {
+        self.calls().iter().filter(|call| *call == function).count()
+    }
+
+    /// Begins the log of calls anew.
+    pub fn clear_calls(&self) {
+        fs::remove_file(self.log()).ok();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn makes_tokens_that_take_their_pins() {
+        let pkcs11_tool = require("pkcs11-tool", "opensc");
+        let mut hsm = SoftHsm::new();
+        let second = hsm.add_token("second", "246813579");
+        assert_ne!(hsm.serial(), second.serial);
+        for token in hsm.tokens() {
+            let tool = Program::new(&pkcs11_tool).envs(hsm.env()).arg("--module").arg(hsm.real_module());
+            tool.args(["--token-label", &token.label, "--login", "--pin", &token.pin, "--list-objects"]).run().success();
+        }
+    }
+
+    #[test]
+    fn leaves_nothing_behind() {
+        let hsm = SoftHsm::on_tmpfs();
+        let folder = hsm.directory().to_owned();
+        assert!(hsm.pin_file().starts_with(&folder) && folder.exists());
+        drop(hsm);
+        assert!(!folder.exists());
+    }
+}

@@ -1,0 +1,7 @@
+//! The controller judged by others: curl, openssl, and a plain rustls client that knows nothing of it.
+
+mod client;
+mod enroll;
+mod faults;
+mod login;
+mod trust;
