@@ -226,8 +226,12 @@ impl Pkcs11Provider {
         let (path, wanted) = (module::path_in(uri)?, Wanted::by(uri));
         if wanted.is_exact() {
             let tokens = self.tokens.lock().unwrap_or_else(PoisonError::into_inner);
-            let known = tokens.iter().find(|open| open.module().path() == path && wanted.fits(&open.token().identity));
-            if let Some(open) = known.filter(|open| open.token().is_fit_for(purpose)) {
+            let is_it = |open: &&Arc<OpenToken>| {
+                let token = open.token();
+                let named = token.identity.has_serial() && wanted.fits(&token.identity);
+                open.module().path() == path && named && token.is_fit_for(purpose)
+            };
+            if let Some(open) = tokens.iter().find(is_it) {
                 return Ok(open.clone());
             }
         }

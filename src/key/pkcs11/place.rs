@@ -81,13 +81,13 @@ pub(super) fn of(module: &Module, reference: &Reference, expected: Option<&Publi
 /// What the reference says of its token, and the tokens that it fits: by serial, else by label, else by slot, else all.
 fn named<'a>(shown: &'a [Token], reference: &Reference) -> (String, Vec<&'a Token>) {
     let fitting = |fits: &dyn Fn(&Token) -> bool| -> Vec<&'a Token> {
-        let mut once: Vec<&Token> = Vec::new();
-        for token in shown.iter().filter(|t| t.is_fit_for(Purpose::Use) && fits(t)) {
-            if token.identity.serial.is_empty() || !once.iter().any(|known| known.identity == token.identity) {
+        let all = shown.iter().filter(|t| t.is_fit_for(Purpose::Use) && fits(t));
+        all.fold(Vec::new(), |mut once, token| {
+            if !token.identity.has_serial() || !once.iter().any(|known: &&Token| known.identity == token.identity) {
                 once.push(token);
             }
-        }
-        once
+            once
+        })
     };
     match (&reference.serial, &reference.token, &reference.slot) {
         (Some(serial), label, _) => {

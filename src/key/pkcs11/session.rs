@@ -113,7 +113,7 @@ impl OpenToken {
     /// Whether this is `token` of `module`, in whichever slot.
     pub(super) fn is(&self, module: &Module, token: &Token) -> bool {
         // Without a serial only the slot tells tokens apart.
-        let told_apart = !token.identity.serial.is_empty() || self.slot() == token.slot;
+        let told_apart = token.identity.has_serial() || self.slot() == token.slot;
         self.module.path() == module.path() && self.token.identity == token.identity && told_apart
     }
 

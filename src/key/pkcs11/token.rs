@@ -34,6 +34,13 @@ pub(super) struct Identity {
     pub(super) model: String,
 }
 
+impl Identity {
+    /// Whether the serial tells this token from others: tpm2-pkcs11 gives zeros to all of its tokens.
+    pub(super) fn has_serial(&self) -> bool {
+        self.serial.chars().any(|c| c != '0')
+    }
+}
+
 /// What the slots of a module hold.
 #[derive(Debug)]
 pub(super) struct Shown {
@@ -150,7 +157,7 @@ impl Wanted {
         Self { name: said("token"), serial: said("serial"), manufacturer: said("manufacturer"), model: said("model") }
     }
 
-    /// Whether a serial is among it, which no two tokens share.
+    /// Whether label and serial are among it.
     pub(super) fn is_exact(&self) -> bool {
         self.serial.is_some() && self.name.is_some()
     }
@@ -237,7 +244,7 @@ fn described(token: &Token) -> String {
 pub(super) fn each_once(shown: Vec<Token>) -> Vec<Token> {
     let mut once: Vec<Token> = Vec::with_capacity(shown.len());
     for token in shown {
-        let known = !token.identity.serial.is_empty() && once.iter().any(|t| t.identity == token.identity);
+        let known = token.identity.has_serial() && once.iter().any(|t| t.identity == token.identity);
         if !known {
             once.push(token);
         }
@@ -289,7 +296,9 @@ mod tests {
     #[test]
     fn counts_a_token_once_over_its_slots() {
         assert_eq!(chosen(vec![token(1, "edge", "aa"), token(7, "edge", "aa")], "pkcs11:", Purpose::Use).unwrap().slot.id(), 1);
-        assert!(chosen(vec![token(1, "edge", ""), token(7, "edge", "")], "pkcs11:", Purpose::Use).is_err());
+        for serial in ["", "0000000000000000"] {
+            assert!(chosen(vec![token(1, "edge", serial), token(7, "edge", serial)], "pkcs11:", Purpose::Use).is_err());
+        }
     }
 
     #[test]
