@@ -309,7 +309,7 @@ impl Error {
                 | KeyError::Locked(fault)
                 | KeyError::NotAsPromised(fault)
                 | KeyError::Selection(fault)
-                | KeyError::Device(fault) => fault.hint.clone(),
+                | KeyError::Device(fault) => fault.hint.as_deref().cloned(),
             },
             Self::Refused(refusal) => refusal_hint(&refusal.code),
             Self::Gone { subject, .. } => Some(Hint::say(format!(

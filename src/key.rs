@@ -4,7 +4,7 @@
 //! and logins for as long as it lives. A [`Key`] is one key in such a place. Nobody outside `key/` knows which provider
 //! it holds: whoever wants to ask is missing a method here.
 //!
-//! A new provider is one file beside these and one line in [`COMPILED_IN`]; a provider of your own joins with
+//! A new provider is one file beside these and one line in `COMPILED_IN`; a provider of your own joins with
 //! [`Providers::with`].
 
 pub mod algorithm;

@@ -69,7 +69,7 @@ pub struct Fault {
     /// The device's own name for it, `CKR_PIN_INCORRECT`, for search.
     pub native: Option<String>,
     /// What to do.
-    pub hint: Option<Hint>,
+    pub hint: Option<Box<Hint>>,
     /// What came before.
     pub source: Option<Box<dyn StdError + Send + Sync>>,
 }
@@ -88,7 +88,7 @@ impl Fault {
 
     /// With something to do.
     pub fn hint(mut self, hint: Hint) -> Self {
-        self.hint = Some(hint);
+        self.hint = Some(Box::new(hint));
         self
     }
 

@@ -1,7 +1,7 @@
 //! Provider `pkcs11`: keys in a PKCS#11 token, made there and never outside.
 //!
 //! References follow RFC 7512: `pkcs11:token=edge;serial=…;object=gate-7;id=%01%02?module-path=…`; what an identity file
-//! holds is [`reference`]'s affair. The provider owns loaded modules and logged-in tokens for as long as it lives, so a
+//! holds has a grammar of its own. The provider owns loaded modules and logged-in tokens for as long as it lives, so a
 //! thousand keys cost one login. The module is loaded at run time; nothing is linked.
 
 mod error;
@@ -11,6 +11,7 @@ mod module;
 mod object;
 mod pair;
 mod place;
+mod pool;
 mod private_key;
 mod reference;
 mod search;
@@ -28,9 +29,10 @@ use self::module::Module;
 use self::object::Name;
 use self::pair::{Found, Pair};
 use self::place::unfolded;
+use self::pool::Mode;
 use self::private_key::{PrivateKey, named};
 use self::reference::Reference;
-use self::session::{Mode, OpenToken};
+use self::session::OpenToken;
 use self::token::{Purpose, Token, Wanted};
 use super::{
     Access, Fault, Key, KeyAlgorithm, KeyError, KeyOwner, KeyPlan, KeyProvider, KeyReference, KeyUri, NewKey, Pin, PinOrigin,
@@ -180,8 +182,15 @@ impl KeyProvider for Pkcs11Provider {
             }
         })?;
         if let Err(why) = key.must_be_as_promised(wish.algorithm).and_then(|()| super::prove(&key)) {
-            if let Some(made) = made {
-                token.with(Mode::Write, |lent| Ok(made.discard(lent)))?;
+            // The first error is the one that counts; what became of the key is logged.
+            let discard = |made: Made| {
+                token.with(Mode::Write, |lent| {
+                    made.discard(lent);
+                    Ok(())
+                })
+            };
+            if let Some(Err(left)) = made.map(discard) {
+                log::warn!("key {} was made, is not used, and could not be destroyed: {left}", key.uri());
             }
             return Err(why);
         }

@@ -5,7 +5,7 @@ use cryptoki::error::Error;
 use super::error::{Failure, is_about_the_template, is_lost, names};
 use super::object::{Name, Object, described};
 use super::pair::{Found, Pair};
-use super::session::Lent;
+use super::pool::Lent;
 use super::template::{Asking, key_pair};
 use crate::key::{Fault, KeyAlgorithm, KeyError};
 use crate::text::Hint;

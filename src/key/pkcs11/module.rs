@@ -98,8 +98,7 @@ impl Module {
         let (native, call) = names(error);
         let mut fault = Fault::new("module_refused", format!("{self} {what}: {call} failed"));
         fault.native = native.map(String::from);
-        fault.hint = known::setting(&self.path).map(Hint::say);
-        KeyError::Unavailable(fault)
+        KeyError::Unavailable(with_setting(fault, &self.path))
     }
 
     /// Whether the token can do `mechanism`; a token that does not list what it can do is believed to.
@@ -205,9 +204,16 @@ fn unloadable(path: &Path, error: Error) -> KeyError {
             let (native, call) = names(&error);
             let mut fault = Fault::new("module_refused", format!("module {} does not start: {call} failed", path.display()));
             fault.native = native.map(String::from);
-            fault.hint = known::setting(path).map(Hint::say);
-            KeyError::Unavailable(fault)
+            KeyError::Unavailable(with_setting(fault, path))
         }
+    }
+}
+
+/// What this module reads, where its failure may come from there.
+fn with_setting(fault: Fault, module: &Path) -> Fault {
+    match known::setting(module) {
+        Some(setting) => fault.hint(Hint::say(setting)),
+        None => fault,
     }
 }
 

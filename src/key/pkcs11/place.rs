@@ -2,8 +2,8 @@
 
 use super::module::Module;
 use super::pair::showing;
+use super::pool::peek;
 use super::reference::Reference;
-use super::session::peek;
 use super::token::{self, Purpose, Shown, Token, each_once};
 use crate::key::{Fault, KeyError, KeyUri, PublicKey};
 use crate::text::{Hint, Printable};

@@ -7,7 +7,7 @@ use super::error::Failure;
 use super::module::Module;
 use super::object::{Name, Object, search};
 use super::pair::{Found, Pair, showing};
-use super::session::{Lent, peek};
+use super::pool::{Lent, peek};
 use super::token::Token;
 use crate::key::{Fault, KeyError, KeyOwner, PublicKey};
 use crate::text::Hint;

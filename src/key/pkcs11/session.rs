@@ -1,9 +1,8 @@
-//! [`OpenToken`]: a token that we are logged in to, and its sessions.
+//! [`OpenToken`]: a token that we are logged in to.
 //!
-//! A login belongs to the process and lasts while one session is open, so sessions are kept and lent, never closed in
-//! between: read-only ones to sign, read-write ones to make and delete. A session that the device has lost is replaced
-//! once, with the PIN that was accepted before; a PIN that is refused then is never given again. Each thread gets a
-//! session of its own, for an operation belongs to one session (PKCS#11 v3.1 §5.6).
+//! The only place that calls C_Login. A login belongs to the process and lasts while one session is open. A session that
+//! the device has lost is replaced once, with the PIN that was accepted before; a PIN that is refused then is never
+//! given again.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
@@ -14,27 +13,11 @@ use cryptoki::types::RawAuthPin;
 
 use super::error::{Failure, is_lost, rv, rv_name, translate};
 use super::module::Module;
+use super::pool::{Lent, Mode, Pool, close};
 use super::token::{Token, locked};
 use crate::key::pin::{LoginRefusal, PinFor, Question, Tries};
 use crate::key::{Access, Fault, KeyError, Pin, PinOrigin};
 use crate::text::Hint;
-
-/// What a session is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Mode {
-    /// Finding and signing.
-    Read,
-    /// Making and destroying as well.
-    Write,
-}
-
-/// A session on loan.
-pub(super) struct Lent {
-    pub(super) session: Session,
-    /// Which opening of the token it belongs to: object handles are good within one.
-    pub(super) opening: u64,
-    mode: Mode,
-}
 
 /// A token that we are logged in to.
 #[derive(Debug)]
@@ -47,15 +30,10 @@ pub(super) struct OpenToken {
 
 #[derive(Debug)]
 struct State {
-    slot: Slot,
-    opening: u64,
+    pool: Pool,
     /// Whether the login of this opening has worked.
     logged_in: bool,
-    idle: Vec<(Mode, Session)>,
-    lent: usize,
     pin: Credential,
-    /// The module has no read-only sessions.
-    always_write: bool,
 }
 
 /// How we got in, and get in again.
@@ -83,8 +61,8 @@ impl OpenToken {
         held: Option<(Arc<Pin>, PinOrigin)>,
     ) -> Result<Arc<Self>, KeyError> {
         let place = token.to_string();
-        let mut state = State::at(token.slot);
-        let (mode, session) = state.new_session(&module, Mode::Read).map_err(|e| translate(&e, &place))?;
+        let mut pool = Pool::at(token.slot);
+        let (mode, session) = pool.new_session(&module, Mode::Read).map_err(|e| translate(&e, &place))?;
         let login = || -> Result<Credential, KeyError> {
             if !token.wants_login || is_logged_in(&session) {
                 return Ok(Credential::None);
@@ -99,15 +77,16 @@ impl OpenToken {
             Ok(Credential::Pin(pin))
         };
         match login() {
-            Ok(pin) => state.pin = pin,
+            Ok(pin) => {
+                pool.add((mode, session));
+                let state = Mutex::new(State { pool, logged_in: true, pin });
+                Ok(Arc::new(Self { module, token, state, returned: Condvar::new() }))
+            }
             Err(error) => {
                 close(session);
-                return Err(error);
+                Err(error)
             }
         }
-        state.logged_in = true;
-        state.idle.push((mode, session));
-        Ok(Arc::new(Self { module, token, state: Mutex::new(state), returned: Condvar::new() }))
     }
 
     /// Whether this is `token` of `module`, in whichever slot.
@@ -127,7 +106,7 @@ impl OpenToken {
 
     /// The slot where the token is now.
     pub(super) fn slot(&self) -> Slot {
-        self.lock().slot
+        self.lock().pool.slot
     }
 
     /// Does `work` in a session; once more in a new one, where the first was lost.
@@ -135,7 +114,7 @@ impl OpenToken {
         let at = |failure: Failure| failure.at(&self.token.to_string());
         let (opening, logged_in) = {
             let state = self.lock();
-            (state.opening, state.logged_in)
+            (state.pool.opening, state.logged_in)
         };
         if !logged_in {
             self.reopen(opening)?;
@@ -180,52 +159,20 @@ impl OpenToken {
     fn lend(&self, mode: Mode) -> Result<Lent, Error> {
         let mut state = self.lock();
         loop {
-            let good = |(has, _): &(Mode, Session)| *has == mode || state.always_write;
-            if let Some(i) = state.idle.iter().position(good) {
-                let (mode, session) = state.idle.swap_remove(i);
-                state.lent += 1;
-                return Ok(Lent { session, opening: state.opening, mode });
-            }
-            match state.new_session(&self.module, mode) {
-                Ok((mode, session)) => {
-                    state.lent += 1;
-                    return Ok(Lent { session, opening: state.opening, mode });
-                }
-                // As many as the token allows are at work: one of them will be free.
-                Err(error) if rv(&error) == Some(RvError::SessionCount) && state.lent > 0 => {
-                    state = self.returned.wait(state).unwrap_or_else(PoisonError::into_inner);
-                }
-                // An idle one of the other kind stands in the way, and holds no login that others do not.
-                Err(error) if rv(&error) == Some(RvError::SessionCount) && state.idle.len() > 1 => {
-                    if let Some((_, idle)) = state.idle.pop() {
-                        close(idle);
-                    }
-                }
-                Err(error) => return Err(error),
+            match state.pool.lend(&self.module, mode)? {
+                Some(lent) => return Ok(lent),
+                None => state = self.returned.wait(state).unwrap_or_else(PoisonError::into_inner),
             }
         }
     }
 
     fn take_back<T>(&self, lent: Lent, result: &Result<T, Failure>) {
-        let mut state = self.lock();
-        state.lent -= 1;
-        // One of an earlier opening is dropped, not closed: its handle may be that of a new session by now.
-        if lent.opening == state.opening {
-            // Whatever failed may have left its operation open, which would fail the next one.
-            let fresh = match result {
-                Err(Failure::Call(error)) if is_lost(error) => None,
-                Err(_) => state.new_session(&self.module, lent.mode).ok(),
-                Ok(_) => None,
-            };
-            match fresh {
-                Some(fresh) => {
-                    state.idle.push(fresh);
-                    close(lent.session);
-                }
-                None => state.idle.push((lent.mode, lent.session)),
-            }
-        }
-        drop(state);
+        let clean = match result {
+            Ok(_) => true,
+            Err(Failure::Call(error)) => is_lost(error),
+            Err(Failure::Judged(_)) => false,
+        };
+        self.lock().pool.take_back(&self.module, lent, clean);
         self.returned.notify_one();
     }
 
@@ -233,21 +180,20 @@ impl OpenToken {
     fn reopen(&self, lost: u64) -> Result<(), KeyError> {
         let place = self.token.to_string();
         let mut state = self.lock();
-        if state.opening != lost && state.logged_in {
+        if state.pool.opening != lost && state.logged_in {
             return Ok(());
         }
         state.logged_in = false;
         // Closed before anything is opened, while their handles can mean nothing else.
-        state.idle.drain(..).for_each(|(_, session)| close(session));
-        state.opening += 1;
+        state.pool.end();
         let shown = self.module.tokens()?;
         let here = shown.tokens.into_iter().filter(|t| t.identity == self.token.identity);
-        let Some(token) = here.min_by_key(|t| t.slot != state.slot) else {
+        let Some(token) = here.min_by_key(|t| t.slot != state.pool.slot) else {
             let fault = Fault::new("device_gone", format!("{place} is gone"));
             return Err(KeyError::Device(fault.hint(Hint::say("see that the device is connected and its service runs"))));
         };
-        state.slot = token.slot;
-        let (mode, session) = state.new_session(&self.module, Mode::Read).map_err(|e| translate(&e, &place))?;
+        state.pool.slot = token.slot;
+        let (mode, session) = state.pool.new_session(&self.module, Mode::Read).map_err(|e| translate(&e, &place))?;
         let again = match &state.pin {
             Credential::None => Ok(()),
             _ if is_logged_in(&session) => Ok(()),
@@ -267,7 +213,7 @@ impl OpenToken {
         match again {
             Ok(()) => {
                 state.logged_in = true;
-                state.idle.push((mode, session));
+                state.pool.add((mode, session));
                 Ok(())
             }
             Err(error) => {
@@ -286,51 +232,6 @@ impl OpenToken {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Drop for OpenToken {
-    fn drop(&mut self) {
-        self.lock().idle.drain(..).for_each(|(_, session)| close(session));
-    }
-}
-
-impl State {
-    fn at(slot: Slot) -> Self {
-        Self { slot, opening: 0, logged_in: false, idle: Vec::new(), lent: 0, pin: Credential::None, always_write: false }
-    }
-
-    fn new_session(&mut self, module: &Module, mode: Mode) -> Result<(Mode, Session), Error> {
-        let pkcs11 = module.pkcs11();
-        if mode == Mode::Write || self.always_write {
-            return pkcs11.open_rw_session_no_drop(self.slot).map(|s| (Mode::Write, s));
-        }
-        match pkcs11.open_ro_session_no_drop(self.slot) {
-            Ok(session) => Ok((Mode::Read, session)),
-            // CloudHSM has no read-only sessions; which value says so is up to the module.
-            Err(error) if !is_lost(&error) && rv(&error) != Some(RvError::SessionCount) => {
-                let session = pkcs11.open_rw_session_no_drop(self.slot).map_err(|_| error)?;
-                self.always_write = true;
-                Ok((Mode::Write, session))
-            }
-            Err(error) => Err(error),
-        }
-    }
-}
-
-/// Does `work` in a session without login, which sees public objects only: no PIN is used.
-pub(super) fn peek<T>(module: &Module, token: &Token, work: impl FnOnce(&Session) -> Result<T, Error>) -> Result<T, Error> {
-    let mut state = State::at(token.slot);
-    let (_, session) = state.new_session(module, Mode::Read)?;
-    let result = work(&session);
-    close(session);
-    result
-}
-
-/// Ends a session of ours; one that is gone already is what we want.
-fn close(session: Session) {
-    if let Err(error) = session.close() {
-        log::debug!("a session did not close: {:?}", rv(&error).map(rv_name));
     }
 }
 
