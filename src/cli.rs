@@ -7,10 +7,13 @@ pub mod crash;
 pub mod process;
 pub mod report;
 pub mod tell;
+pub mod watchdog;
+
+use std::fs::File;
 
 use ziti_enroller::error::Error;
 use ziti_enroller::flow::{self, World};
-use ziti_enroller::http::Reach;
+
 use ziti_enroller::key::{Access, Providers};
 
 pub use args::Args;
@@ -54,8 +57,9 @@ pub fn start_logging(verbose: u8) {
 }
 
 /// Does what was typed.
-pub fn run(args: Args, inherited: Inherited) -> Result<Done, Error> {
+pub fn run(args: Args, inherited: Inherited, stdout: Option<&File>) -> Result<Done, Error> {
     let tell = Tell::new(args.verbose);
+    watchdog::start(args.limits, args.format, stdout, tell.standing());
     #[cfg(feature = "crash-points")]
     let tell = crash::Crash::around(tell);
     let ask = Ask::new(&args.pins, &inherited);
@@ -63,7 +67,8 @@ pub fn run(args: Args, inherited: Inherited) -> Result<Done, Error> {
         providers: Providers::compiled_in(),
         access: Access::new(&ask).allow_final_try(args.pins.allow_final_try),
         watch: &tell,
-        reach: Reach::default(),
+        reach: args.reach,
+        patience: args.patience,
     };
     match args.command {
         Command::Version => Ok(Done::Version { version: env!("CARGO_PKG_VERSION") }),

@@ -3,6 +3,7 @@
 //! Each room has an error of its own, which knows nothing of exit codes. The tens of a code name the room.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use serde::Serialize;
 
@@ -167,6 +168,16 @@ pub enum Error {
     /// The certificate was accepted, and a second factor is due.
     #[error("the certificate was accepted, and a second factor is due")]
     LoginNeedsMore,
+    /// A device does not come back from a call.
+    #[error("the device has not answered {call} for {} s", .limit.as_secs_f64())]
+    Hanging {
+        /// Its own name for it.
+        call: &'static str,
+        /// How long it was waited for.
+        limit: Duration,
+        /// The token.
+        spent: Spent,
+    },
     /// Somebody who watches the run has ended it.
     #[error("the enrollment was stopped")]
     Interrupted {
@@ -217,6 +228,7 @@ impl Error {
             Self::Trust { .. } => 12,
             Self::Network { .. } | Self::NotNow { .. } => 30,
             Self::Key { source, .. } => key_exit_code(source, self.spent()),
+            Self::Hanging { .. } => 25,
             Self::Refused(_) => 31,
             Self::Gone { .. } => 32,
             Self::OutcomeUnknown { .. } | Self::AnswerLost { .. } => 33,
@@ -251,6 +263,7 @@ impl Error {
                 | KeyError::Selection(fault)
                 | KeyError::Device(fault) => fault.code.into(),
             },
+            Self::Hanging { .. } => "device_timeout".into(),
             Self::Refused(refusal) => format!("refused_{}", refusal.code.as_str().to_ascii_lowercase()),
             Self::Gone { .. } => "token_gone".into(),
             Self::OutcomeUnknown { .. } => "outcome_unknown".into(),
@@ -272,6 +285,7 @@ impl Error {
     pub fn spent(&self) -> Spent {
         match self {
             Self::Key { spent, .. }
+            | Self::Hanging { spent, .. }
             | Self::Local { spent, .. }
             | Self::Journal { spent, .. }
             | Self::Interrupted { spent, .. } => *spent,
@@ -289,6 +303,33 @@ impl Error {
             | Self::Identity { .. }
             | Self::Read(_)
             | Self::Unexpected(_) => Spent::No,
+        }
+    }
+
+    /// Whether the same may work later without anybody's doing: `--wait` repeats it.
+    pub fn may_heal(&self, clock_is_wrong: bool) -> bool {
+        match self {
+            Self::Network { .. } | Self::NotNow { .. } | Self::OutcomeUnknown { .. } => true,
+            Self::Key { source, .. } => source.may_heal(),
+            // A device without a battery learns the time after it has started.
+            Self::Trust { source: TrustError::Chain { clock: Some(_), .. }, .. } => clock_is_wrong,
+            Self::Usage { .. }
+            | Self::Token(_)
+            | Self::Trust { .. }
+            | Self::Hanging { .. }
+            | Self::Refused(_)
+            | Self::Gone { .. }
+            | Self::AnswerLost { .. }
+            | Self::Issued { .. }
+            | Self::Local { .. }
+            | Self::Journal { .. }
+            | Self::OtherToken { .. }
+            | Self::Identity { .. }
+            | Self::Read(_)
+            | Self::Login { .. }
+            | Self::LoginNeedsMore
+            | Self::Interrupted { .. }
+            | Self::Unexpected(_) => false,
         }
     }
 
@@ -311,6 +352,9 @@ impl Error {
                 | KeyError::Selection(fault)
                 | KeyError::Device(fault) => fault.hint.as_deref().cloned(),
             },
+            Self::Hanging { .. } => {
+                Some(Hint::say("see what the device or its service is doing; --device-timeout gives it more time"))
+            }
             Self::Refused(refusal) => refusal_hint(&refusal.code),
             Self::Gone { subject, .. } => Some(Hint::say(format!(
                 "have the administrator look at the authenticators of identity {subject}: if there is one that you do not know, \

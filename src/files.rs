@@ -254,6 +254,13 @@ impl Folder {
         file.sync_all().map_err(|e| io_error("sync", self.join(name), &e))
     }
 
+    /// Gives a file of it to a user, and a group.
+    pub fn give(&self, name: &str, user: u32, group: Option<u32>) -> Result<(), FileError> {
+        let (user, group) = (fs::Uid::from_raw(user), group.map(fs::Gid::from_raw));
+        fs::chownat(&self.fd, name, Some(user), group, AtFlags::SYMLINK_NOFOLLOW)
+            .map_err(|e| error("give away", self.join(name), e))
+    }
+
     /// Reads a file of it, no link, of at most `limit` bytes; `None` where it is not there.
     pub fn read(&self, name: &str, limit: u64) -> Result<Option<Vec<u8>>, FileError> {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;

@@ -31,6 +31,52 @@ pub struct World<'a> {
     pub watch: &'a dyn Watch,
     /// How the network is reached.
     pub reach: Reach,
+    /// How often, and for how long, something is tried again.
+    pub patience: Patience,
+}
+
+/// How often, and for how long, something is tried again. Never a PIN, and nothing that was refused.
+#[derive(Clone, Debug)]
+pub struct Patience {
+    /// How long to wait for what may heal by itself: not reached, not served now, the device not there yet.
+    pub wait: Duration,
+    /// Pauses before the same request is sent again, when nobody knows what became of it.
+    pub repeats: Vec<Duration>,
+}
+
+impl Patience {
+    /// As many repeats, the first at once, the second after `delay`, then four and ten times that.
+    pub fn new(wait: Duration, repeats: usize, delay: Duration) -> Self {
+        let pauses = [Duration::ZERO, delay, delay * 4].into_iter().chain(std::iter::repeat(delay * 10));
+        Self { wait, repeats: pauses.take(repeats).collect() }
+    }
+}
+
+impl Default for Patience {
+    /// No waiting; four repeats, at once and after 1, 4 and 10 s.
+    fn default() -> Self {
+        Self::new(Duration::ZERO, 4, Duration::from_secs(1))
+    }
+}
+
+/// The pauses of one run that waits for something to heal: 1 s, doubled up to 15 s, in all no longer than it may.
+pub(crate) struct Pauses {
+    left: Duration,
+    next: Duration,
+}
+
+impl Pauses {
+    pub(crate) fn of(patience: &Patience) -> Self {
+        Self { left: patience.wait, next: Duration::from_secs(1) }
+    }
+
+    /// The next pause; `None` when the time is over.
+    pub(crate) fn next(&mut self) -> Option<Duration> {
+        let pause = self.next.min(self.left);
+        self.left -= pause;
+        self.next = (self.next * 2).min(Duration::from_secs(15));
+        (!pause.is_zero()).then_some(pause)
+    }
 }
 
 impl World<'_> {
@@ -90,7 +136,7 @@ pub enum Event<'a> {
     Left(&'static str),
     /// A moment within a stage that matters to somebody: `before_post`.
     Within(&'static str),
-    /// The same request will be sent again.
+    /// Something will be tried again.
     Waiting {
         /// Why.
         why: &'a str,

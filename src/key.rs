@@ -8,6 +8,7 @@
 //! [`Providers::with`].
 
 pub mod algorithm;
+pub mod call;
 pub mod encoding;
 pub mod error;
 pub mod facts;
@@ -31,7 +32,7 @@ use crate::text::Hint;
 
 pub use algorithm::{KeyAlgorithm, PublicKey, SignatureAlgorithm};
 pub use error::{Fault, KeyError};
-pub use facts::{Answer, KeyFacts, Place};
+pub use facts::{Answer, KeyFacts, Place, Reader, Readers};
 pub use name::{KeyName, KeyOwner};
 pub use pin::{Access, Pin, PinOrigin, PinSource};
 pub use uri::KeyUri;
@@ -73,6 +74,15 @@ pub trait KeyProvider: Debug + Send + Sync {
         expected: Option<&PublicKey>,
         access: &Access<'_>,
     ) -> Option<Result<Arc<dyn Key>, KeyError>>;
+
+    /// Who else can open an identity whose `id.key` is `reference`, as far as that and what was read back of the key say.
+    /// `None`: not mine.
+    fn readers(&self, reference: &KeyReference, facts: Option<&KeyFacts>) -> Option<Readers>;
+
+    /// Whether its keys live in a device: then an identity without a PIN stops a program that reads it unattended.
+    fn keys_live_in_a_device(&self) -> bool {
+        true
+    }
 
     /// Turns a wish into an exact name, and says whether such a key was there before us. Writes nothing.
     ///
@@ -251,6 +261,11 @@ impl Providers {
         })
     }
 
+    /// Who else can open an identity whose `id.key` is `reference`.
+    pub fn readers(&self, reference: &KeyReference, facts: Option<&KeyFacts>) -> Readers {
+        self.iter().find_map(|p| p.readers(reference, facts)).unwrap_or_default()
+    }
+
     /// Opens `id.key` of an identity.
     ///
     /// # Errors
@@ -333,6 +348,10 @@ impl KeyProvider for Absent {
     ) -> Option<Result<Arc<dyn Key>, KeyError>> {
         let mine = reference.expose().strip_prefix(self.scheme).is_some_and(|rest| rest.starts_with(':'));
         mine.then(|| Err(self.error()))
+    }
+
+    fn readers(&self, _: &KeyReference, _: Option<&KeyFacts>) -> Option<Readers> {
+        None
     }
 
     fn plan(&self, _: &NewKey<'_>, _: &Access<'_>) -> Result<KeyPlan, KeyError> {

@@ -19,7 +19,7 @@
 //! The library prints nothing, asks nobody, reads no environment and changes nothing that belongs to the whole process.
 //!
 //! ```no_run
-//! use ziti_enroller::flow::{NoWatch, World, verify};
+//! use ziti_enroller::flow::{NoWatch, Patience, World, verify};
 //! use ziti_enroller::http::Reach;
 //! use ziti_enroller::key::{Access, Providers, pin::NoPins};
 //!
@@ -29,6 +29,7 @@
 //!     access: Access::new(&NoPins),
 //!     watch: &NoWatch,
 //!     reach: Reach::default(),
+//!     patience: Patience::default(),
 //! };
 //! let verified = verify::verify("gate-7.json".as_ref(), &world)?;
 //! assert_eq!(verified.key.algorithm, "p256");

@@ -13,7 +13,7 @@ fn main() -> ExitCode {
     let stdout = process::keep_stdout_for_the_result();
     cli::start_logging(args.verbose);
     let format = args.format;
-    let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| cli::run(args, inherited)));
+    let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| cli::run(args, inherited, stdout.as_ref())));
     match result {
         Ok(Ok(done)) => report::success(&done, format, stdout),
         Ok(Err(error)) => report::failure(&error, format, stdout),

@@ -1,7 +1,9 @@
 //! What was typed, turned once into the library's own types. Past this file there is no clap.
 
+mod limits;
+
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::parser::ValueSource;
@@ -11,12 +13,15 @@ use ziti_enroller::error::Error;
 use ziti_enroller::files::{self, FileErrorKind};
 use ziti_enroller::flow::enroll::Request;
 use ziti_enroller::flow::enroll::stage::KeyWish;
-use ziti_enroller::flow::{Event, Watch};
+use ziti_enroller::flow::{Event, Patience, Watch};
+use ziti_enroller::http::Reach;
 use ziti_enroller::jwt::{self, TokenError, UnverifiedToken};
 use ziti_enroller::key::{KeyAlgorithm, KeyProvider, KeyUri, Providers};
 use ziti_enroller::text::Hint;
 
 use super::process::Inherited;
+use super::watchdog::Limits;
+use limits::{LimitArgs, PatienceArgs, owner};
 
 /// A command line, read.
 #[derive(Debug)]
@@ -29,6 +34,12 @@ pub struct Args {
     pub format: Format,
     /// `-v`, `-vv`.
     pub verbose: u8,
+    /// How the network is reached.
+    pub reach: Reach,
+    /// How often, and for how long, something is tried again.
+    pub patience: Patience,
+    /// How long a device may take.
+    pub limits: Limits,
 }
 
 /// What to do.
@@ -115,8 +126,15 @@ struct EnrollArgs {
     /// Remove the token's file when the identity is in place
     #[arg(long)]
     rm: bool,
+    /// Give the identity file to this user (and group), by name or number
+    #[arg(long, value_name = "USER[:GROUP]", env = "ZITI_ENROLLER_OWNER", hide_env = true)]
+    owner: Option<String>,
+    #[command(flatten)]
+    patience: PatienceArgs,
     #[command(flatten)]
     pins: PinArgs,
+    #[command(flatten)]
+    limits: LimitArgs,
 }
 
 #[derive(Debug, clap::Args)]
@@ -126,6 +144,8 @@ struct VerifyArgs {
     identity: PathBuf,
     #[command(flatten)]
     pins: PinArgs,
+    #[command(flatten)]
+    limits: LimitArgs,
 }
 
 #[derive(Debug, clap::Args)]
@@ -173,16 +193,21 @@ impl Args {
         let providers = Providers::compiled_in();
         let matches = command(&providers).try_get_matches_from(with_default_command(arguments))?;
         let typed = Typed::from_arg_matches(&matches)?;
-        let (pins, command) = match typed.command {
+        let (pins, limits, command) = match typed.command {
             TypedCommand::Enroll(typed) => {
                 let given = matches.subcommand().map(|(_, m)| options_of(&providers, m)).unwrap_or_default();
-                (typed.pins.clone(), Command::Enroll(Box::new(Enroll { typed, options: given })))
+                (typed.pins.clone(), typed.limits.clone(), Command::Enroll(Box::new(Enroll { typed, options: given })))
             }
-            TypedCommand::Verify(typed) => (typed.pins, Command::Verify { identity: typed.identity }),
-            TypedCommand::Inspect(typed) => (PinArgs::default(), Command::Inspect { file: typed.file }),
-            TypedCommand::Version => (PinArgs::default(), Command::Version),
+            TypedCommand::Verify(typed) => (typed.pins, typed.limits, Command::Verify { identity: typed.identity }),
+            TypedCommand::Inspect(typed) => (PinArgs::default(), LimitArgs::default(), Command::Inspect { file: typed.file }),
+            TypedCommand::Version => (PinArgs::default(), LimitArgs::default(), Command::Version),
         };
-        Ok(Self { command, pins, format: typed.format, verbose: typed.verbose })
+        let patience = match &command {
+            Command::Enroll(enroll) => enroll.typed.patience.patience(),
+            Command::Verify { .. } | Command::Inspect { .. } | Command::Version => Patience::default(),
+        };
+        let (reach, limits) = (limits.reach(), limits.limits());
+        Ok(Self { command, pins, format: typed.format, verbose: typed.verbose, reach, patience, limits })
     }
 }
 
@@ -255,10 +280,12 @@ impl Enroll {
                 ));
             }
         };
-        if token_file.as_deref() == Some(out.as_path()) {
+        let owner = self.typed.owner.as_deref().map(owner).transpose()?;
+        self.mind_the_tunneler(&key, providers, &out, token_file.as_deref(), watch)?;
+        if token_file.is_some() && token_file == files::absolute(&out).ok() {
             return Err(usage_with("--out is the token's own file", "give another name with --out"));
         }
-        Ok(Request { token, token_file, out, key, force: self.typed.force, remove_token: self.typed.rm })
+        Ok(Request { token, token_file, out, key, force: self.typed.force, remove_token: self.typed.rm, owner })
     }
 
     fn token(&self, inherited: &Inherited, watch: &dyn Watch) -> Result<(SecretString, Option<PathBuf>), Error> {
@@ -282,7 +309,43 @@ impl Enroll {
             return Ok((SecretString::from(token), None));
         }
         let token = files::read_file(&path, jwt::LARGEST as u64).map_err(token_file_error)?;
+        // A later run may start elsewhere.
+        let path = files::absolute(&path).map_err(token_file_error)?;
         Ok((text(token)?, Some(path)))
+    }
+
+    /// The folder of ziti-edge-tunnel is a place like any other, but for what that program does there.
+    fn mind_the_tunneler(
+        &self,
+        key: &KeyWish,
+        providers: &Providers,
+        out: &Path,
+        token_file: Option<&Path>,
+        watch: &dyn Watch,
+    ) -> Result<(), Error> {
+        let folder =
+            std::env::var_os("ZITI_IDENTITY_DIR").map_or_else(|| PathBuf::from("/opt/openziti/etc/identities"), PathBuf::from);
+        let is_in = |file: &Path| {
+            let parent = std::path::absolute(file).ok().and_then(|f| f.parent().map(Path::to_owned));
+            parent.and_then(|p| p.canonicalize().ok()).is_some_and(|p| folder.canonicalize().ok() == Some(p))
+        };
+        let in_device = providers.of(key.uri()).is_ok_and(KeyProvider::keys_live_in_a_device);
+        if in_device && is_in(out) {
+            let message = format!(
+                "{} is read by ziti-edge-tunnel, which crashes at every start on an identity whose key wants a PIN that is not in it",
+                folder.display()
+            );
+            return Err(usage_with(message, "put the identity into another folder"));
+        }
+        if !self.typed.rm && token_file.is_some_and(is_in) {
+            let text = format!(
+                "a token file in {} is enrolled by the service of ziti-edge-tunnel with a software key: keep tokens elsewhere",
+                folder.display()
+            );
+            // A watcher that wants to end the run does so at the next stage.
+            drop(watch.event(&Event::Note(&text)));
+        }
+        Ok(())
     }
 
     fn key_wish(&self, providers: &Providers) -> Result<KeyWish, Error> {

@@ -1,10 +1,12 @@
 //! [`Ask`]: where this program gets PINs from, and in which order.
 //!
-//! `--pin-fd`, `--pin-file`, `pin-source` of the reference, ZITI_ENROLLER_PIN, `$CREDENTIALS_DIRECTORY/ziti-enroller.pin`.
+//! `--pin-fd`, `--pin-file`, `pin-source` of the reference, ZITI_ENROLLER_PIN, `$CREDENTIALS_DIRECTORY/ziti-enroller.pin`, a
+//! prompt where standard input is a terminal.
+
 //! The first that is there is taken; an unreadable one is an error, not an empty PIN.
 
 use std::fs::File;
-use std::io::Read;
+use std::io::{IsTerminal, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -70,7 +72,22 @@ impl PinSource for Ask {
             let origin = PinOrigin::Credential(path.clone());
             return Ok(Some((Pin::read(read(path, &origin, Rule::Anything)?, &origin)?, origin)));
         }
-        Ok(None)
+        at_the_terminal(question.place)
+    }
+}
+
+/// Asks the person who started this, if one did.
+fn at_the_terminal(place: &str) -> Result<Option<(Pin, PinOrigin)>, KeyError> {
+    if !std::io::stdin().is_terminal() {
+        return Ok(None);
+    }
+    let origin = PinOrigin::Terminal;
+    match rpassword::prompt_password(format!("PIN of {place}: ")) {
+        Ok(pin) => Ok(Some((Pin::read(pin.into_bytes(), &origin)?, origin))),
+        Err(error) => {
+            let message = format!("cannot read the PIN from {origin}: {}; no try was used", words(&error));
+            Err(KeyError::Pin(Fault::new("pin_unreadable", message)))
+        }
     }
 }
 

@@ -20,6 +20,8 @@ const PIN: &str = "ZITI_ENROLLER_PIN";
 const TOKEN: &str = "ZITI_ENROLL_TOKEN";
 /// Names the memfds of the second start: `pin=<fd>,token=<fd>`.
 const HANDED_ON: &str = "ZITI_ENROLLER_HANDED_ON";
+/// Ends the program at once with this exit code; see [`end_at_once`].
+const END_WITH: &str = "ZITI_ENROLLER_END_WITH";
 /// Longest value that is handed on, in bytes.
 const LONGEST: u64 = 128 * 1024;
 
@@ -44,6 +46,9 @@ impl Inherited {
 
 /// Starts anew without secrets in the environment where there are any; then forbids core dumps, and panics that show data.
 pub fn leave_nothing_behind() -> Inherited {
+    if let Some(code) = std::env::var(END_WITH).ok().and_then(|code| code.parse::<u8>().ok()) {
+        std::process::exit(code.into());
+    }
     if [PIN, TOKEN].iter().any(|name| std::env::var_os(name).is_some()) {
         start_anew();
     }
@@ -65,6 +70,15 @@ pub fn keep_stdout_for_the_result() -> Option<File> {
     let copy = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdout(), 3).ok()?;
     let _closed = rustix::stdio::dup2_stdout(rustix::stdio::stderr());
     Some(File::from(copy))
+}
+
+/// Ends the process with `code` though a thread of it hangs in a call of C: what `exit` runs at the end could wait for a lock
+/// that the thread holds. Replacing the program ends all threads and runs nothing.
+pub fn end_at_once(code: u8) -> ! {
+    if let Ok(program) = std::env::current_exe() {
+        let _error = std::process::Command::new(program).env_clear().env(END_WITH, code.to_string()).exec();
+    }
+    std::process::exit(code.into())
 }
 
 /// Returns only where it cannot: then the value stays where it was put, which is said.

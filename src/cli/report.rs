@@ -1,5 +1,6 @@
 //! [`Done`] and [`Error`] as text and as JSON: nobody else prints a result.
 
+use std::collections::BTreeMap;
 use std::error::Error as StdError;
 use std::fs::File;
 use std::io::Write;
@@ -8,6 +9,8 @@ use std::process::ExitCode;
 use serde_json::{Map, Value, json};
 use ziti_enroller::error::{Error, Spent};
 use ziti_enroller::flow::inspect::{Certificate, Inspected};
+use ziti_enroller::key::Readers;
+use ziti_enroller::text::shell_word;
 
 use super::Done;
 use super::args::Format;
@@ -20,6 +23,10 @@ pub fn success(done: &Done, format: Format, stdout: Option<File>) -> ExitCode {
             // Plain data: cannot fail.
             if let Ok(Value::Object(fields)) = serde_json::to_value(done) {
                 object.extend(fields);
+            }
+            if let Some(readers) = readers(done) {
+                object.insert("readers".into(), json!(able(readers)));
+                object.insert("reader_environment".into(), json!(environment(readers)));
             }
             format!("{}\n", Value::Object(object))
         }
@@ -73,6 +80,50 @@ pub fn failure(error: &Error, format: Format, stdout: Option<File>) -> ExitCode 
     ExitCode::from(error.exit_code())
 }
 
+fn readers(done: &Done) -> Option<&Readers> {
+    match done {
+        Done::Enroll(e) => Some(&e.readers),
+        Done::Inspect(Inspected::Identity { readers, .. }) => Some(readers),
+        Done::Verify(_) | Done::Inspect(_) | Done::Version { .. } => None,
+    }
+}
+
+/// Who can open the identity.
+fn able(readers: &Readers) -> Vec<&str> {
+    let able = readers.list.iter().filter(|r| r.obstacle.is_none()).map(|r| r.name.as_str());
+    std::iter::once("ziti-enroller").chain(able).collect()
+}
+
+/// The settings of this process that a reader needs too.
+fn environment(readers: &Readers) -> BTreeMap<&str, String> {
+    let set = |name: &String| std::env::var(name).ok();
+    readers.variables.iter().filter_map(|name| Some((name.as_str(), set(name)?))).collect()
+}
+
+/// `readable by: …`, who cannot and why, and what a reader needs.
+fn reader_lines(readers: &Readers) -> String {
+    let mut line = format!("readable by: {}", able(readers).join(", "));
+    let mut reasons: Vec<(&str, Vec<&str>)> = Vec::new();
+    for reader in &readers.list {
+        if let Some(why) = reader.obstacle.as_deref() {
+            match reasons.iter_mut().find(|(known, _)| *known == why) {
+                Some((_, names)) => names.push(&reader.name),
+                None => reasons.push((why, vec![&reader.name])),
+            }
+        }
+    }
+    if !reasons.is_empty() {
+        let not: Vec<String> = reasons.iter().map(|(why, names)| format!("{}: {why}", names.join(", "))).collect();
+        line.push_str(&format!(" (not by {})", not.join("; ")));
+    }
+    line.push('\n');
+    let needs: Vec<String> = environment(readers).iter().map(|(name, value)| format!("{name}={}", shell_word(value))).collect();
+    if !needs.is_empty() {
+        line.push_str(&format!("a reader needs: {}\n", needs.join(" ")));
+    }
+    line
+}
+
 fn write(text: &str, stdout: Option<File>) -> ExitCode {
     let written = match stdout {
         Some(mut file) => file.write_all(text.as_bytes()),
@@ -99,8 +150,13 @@ fn words(done: &Done) -> String {
                 None => format!("in {}", e.key.reference),
             };
             format!(
-                "enrolled {} at {}: {} ({made} {} key {place}, certificate until {})\n",
-                e.identity.id, e.identity.controller, e.identity.file, e.key.algorithm, e.certificate.not_after
+                "enrolled {} at {}: {} ({made} {} key {place}, certificate until {})\n{}",
+                e.identity.id,
+                e.identity.controller,
+                e.identity.file,
+                e.key.algorithm,
+                e.certificate.not_after,
+                reader_lines(&e.readers)
             )
         }
         Done::Verify(v) => format!(
@@ -122,11 +178,12 @@ fn words(done: &Done) -> String {
                 until.unwrap_or_else(|| "without an end".into())
             )
         }
-        Done::Inspect(Inspected::Identity { apis, key, certificates, anchors }) => {
+        Done::Inspect(Inspected::Identity { apis, key, certificates, anchors, readers }) => {
             format!(
-                "identity\n  controller: {}\n  key: {key}\n  CA certificates: {anchors}\n{}",
+                "identity\n  controller: {}\n  key: {key}\n  CA certificates: {anchors}\n{}{}",
                 apis.join(", "),
-                certificates.iter().map(certificate).collect::<String>()
+                certificates.iter().map(certificate).collect::<String>(),
+                reader_lines(readers)
             )
         }
         Done::Inspect(Inspected::Certificates { certificates }) => certificates.iter().map(certificate).collect(),

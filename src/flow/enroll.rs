@@ -16,11 +16,11 @@ use serde::Serialize;
 use self::live::Live;
 use self::stage::{Intent, KeyWish, Record, Stage};
 use self::work::WorkFolder;
-use super::{CertificateSummary, Event, IdentitySummary, Next, Stages, World, walk};
+use super::{CertificateSummary, Event, IdentitySummary, Next, Pauses, Stages, World, pause, walk};
 use crate::error::{Error, Spent};
 use crate::files::{self, FileError, FileErrorKind};
 use crate::jwt::{TokenError, UnverifiedToken};
-use crate::key::Place;
+use crate::key::{Place, Readers};
 
 /// An enrollment that is wanted.
 #[derive(Clone, Debug)]
@@ -37,6 +37,8 @@ pub struct Request {
     pub force: bool,
     /// Removes the token's file when the identity is in place.
     pub remove_token: bool,
+    /// Whom the identity file is given to: user and group, as numbers.
+    pub owner: Option<(u32, Option<u32>)>,
 }
 
 /// What an enrollment gave.
@@ -50,6 +52,8 @@ pub struct Enrolled {
     pub token: Option<Place>,
     /// Its certificate.
     pub certificate: CertificateSummary,
+    /// Who else can open it.
+    pub readers: Readers,
 }
 
 /// The key of an identity.
@@ -74,11 +78,39 @@ pub struct EnrolledKey {
 /// # Errors
 /// [`Error`], which says whether the token is spent.
 pub fn enroll(request: Request, world: &World<'_>) -> Result<Enrolled, Error> {
-    let (mut work, stage) = begin(&request, world)?;
+    let (mut work, mut stage) = begin(&request, world)?;
     within(world, "output_reserved", spent(&stage))?;
-    let mut live = Live::new(&request, world, work.folder());
-    let walked = walk(stage, &mut work.journal, world.watch, spent, |stage| match stage {
-        Stage::Fresh => Ok(Next::Learnt(Record::Intent(intent(&request, None)))),
+    let mut pauses = Pauses::of(&world.patience);
+    let ended = loop {
+        match go_on(stage, &request, world, &mut work) {
+            Err(error) if error.may_heal(world.clock_is_wrong()) => match (pauses.next(), work.stage()) {
+                (Some(length), Some(reached)) => {
+                    pause(world.watch, &sentence(&error), length);
+                    stage = reached;
+                }
+                _ => break Err(error),
+            },
+            ended => break ended,
+        }
+    };
+    match ended {
+        Ok(enrolled) => {
+            work.remove(world.watch);
+            remove_token(&request, world);
+            Ok(enrolled)
+        }
+        Err(error) => {
+            work.remove_if_worthless(world.watch);
+            Err(error)
+        }
+    }
+}
+
+/// The walk from `stage` on, with means of its own.
+fn go_on(stage: Stage, request: &Request, world: &World<'_>, work: &mut WorkFolder) -> Result<Enrolled, Error> {
+    let mut live = Live::new(request, world, work.folder());
+    walk(stage, &mut work.journal, world.watch, spent, |stage| match stage {
+        Stage::Fresh => Ok(Next::Learnt(Record::Intent(intent(request, None)))),
         Stage::Intended(s) => live.meet_controller(s),
         Stage::Trusted(s) => live.choose_key(s),
         Stage::Planned(s, plan) => live.make_key(s, plan),
@@ -89,22 +121,15 @@ pub fn enroll(request: Request, world: &World<'_>) -> Result<Enrolled, Error> {
         Stage::Lost(s) => Err(Error::AnswerLost { subject: s.intent().subject.clone() }),
         Stage::Refused(s, why) => Err(live.clean_up(s, why)),
         Stage::Done(_) => Ok(Next::Arrived),
-    });
-    match walked {
-        Ok(_) => {
-            let enrolled = live.enrolled()?;
-            work.remove(world.watch);
-            if let Some(file) = request.token_file.as_deref().filter(|_| request.remove_token)
-                && let Err(error) = files::remove_file(file)
-            {
-                note(world, &format!("the identity is in place, and its token stays: {error}"));
-            }
-            Ok(enrolled)
-        }
-        Err(error) => {
-            work.remove_if_worthless(world.watch);
-            Err(error)
-        }
+    })?;
+    live.enrolled()
+}
+
+fn remove_token(request: &Request, world: &World<'_>) {
+    if let Some(file) = request.token_file.as_deref().filter(|_| request.remove_token)
+        && let Err(error) = files::remove_file(file)
+    {
+        note(world, &format!("the identity is in place, and its token stays: {error}"));
     }
 }
 
@@ -149,7 +174,7 @@ fn begin(request: &Request, world: &World<'_>) -> Result<(WorkFolder, Stage), Er
     if !stage.has_posted() {
         check_expiry(&request.token, world)?;
     }
-    work.reserve().map_err(|source| Error::Local { source, spent: spent(&stage) })?;
+    work.reserve(request.owner).map_err(|source| Error::Local { source, spent: spent(&stage) })?;
     Ok((work, stage))
 }
 
@@ -197,6 +222,17 @@ fn within(world: &World<'_>, moment: &'static str, spent: Spent) -> Result<(), E
 fn note(world: &World<'_>, text: &str) {
     // A watcher that wants to end the run does so at the next stage.
     drop(world.watch.event(&Event::Note(text)));
+}
+
+/// An error and its causes, in one line.
+fn sentence(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
 }
 
 /// The identity is there already, though it is not the one that this enrollment writes.

@@ -13,6 +13,7 @@ use crate::error::Error;
 use crate::files;
 use crate::identity::{self, Identity, IdentityError};
 use crate::jwt::UnverifiedToken;
+use crate::key::Readers;
 use crate::text::Printable;
 
 /// What a file says.
@@ -46,6 +47,8 @@ pub enum Inspected {
         certificates: Vec<Certificate>,
         /// How many CA certificates it trusts.
         anchors: usize,
+        /// Who else can open it, as far as the file says.
+        readers: Readers,
     },
     /// Certificates.
     Certificates {
@@ -95,7 +98,7 @@ pub fn inspect(path: &Path, world: &World<'_>) -> Result<Inspected, Error> {
     let content = files::read_file(path, identity::LARGEST).map_err(Error::Read)?;
     let text = content.trim_ascii_start();
     if text.starts_with(b"{") {
-        return identity(path, &content);
+        return identity(path, &content, world);
     }
     if text.starts_with(b"-----BEGIN") {
         return certificates(path, &content);
@@ -114,13 +117,14 @@ pub fn inspect(path: &Path, world: &World<'_>) -> Result<Inspected, Error> {
     })
 }
 
-fn identity(path: &Path, content: &[u8]) -> Result<Inspected, Error> {
+fn identity(path: &Path, content: &[u8], world: &World<'_>) -> Result<Inspected, Error> {
     let failed = |source| Error::Identity { path: path.to_owned(), source };
     let identity = Identity::parse(content).map_err(failed)?;
     let all = identity.chain.certificates().iter().map(|c| Summary::of(c).map(Certificate::from));
     let certificates = all.collect::<Result<_, _>>().map_err(|e| failed(IdentityError::Certificates("cert", e)))?;
     let key = if identity.key.holds_the_key() { "in this file".to_owned() } else { without_pin(identity.key.expose()) };
-    Ok(Inspected::Identity { apis: identity.apis, key, certificates, anchors: identity.anchors.count() })
+    let readers = world.providers.readers(&identity.key, None);
+    Ok(Inspected::Identity { apis: identity.apis, key, certificates, anchors: identity.anchors.count(), readers })
 }
 
 fn certificates(path: &Path, content: &[u8]) -> Result<Inspected, Error> {

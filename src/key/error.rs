@@ -44,6 +44,11 @@ pub enum KeyError {
 }
 
 impl KeyError {
+    /// Whether a device that is not there yet may come: plugged in, started, or its service up.
+    pub fn may_heal(&self) -> bool {
+        self.fault().is_some_and(|f| ["token_not_found", "device_gone", "tpm_missing"].contains(&f.code))
+    }
+
     /// The fault inside; `None` where the error is of another house.
     pub fn fault(&self) -> Option<&Fault> {
         match self {

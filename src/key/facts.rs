@@ -42,6 +42,12 @@ pub struct KeyFacts {
     pub never_extractable: Answer,
     /// The public half lies beside it where a reader without login finds it.
     pub public_object: Answer,
+    /// CKA_ALWAYS_AUTHENTICATE: the device wants the PIN before every signature.
+    pub pin_each_time: Answer,
+    /// The device pads RSA-PSS, which TLS 1.3 wants of RSA keys; yes for a curve.
+    pub pss: Answer,
+    /// The device does raw RSA, which some readers pad themselves; yes for a curve.
+    pub raw_rsa: Answer,
     /// The token or device; `None` for a file.
     pub place: Option<Place>,
 }
@@ -55,9 +61,38 @@ impl KeyFacts {
             always_sensitive: Answer::No,
             never_extractable: Answer::No,
             public_object: Answer::Yes,
+            pin_each_time: Answer::No,
+            pss: Answer::Yes,
+            raw_rsa: Answer::Yes,
             place: None,
         }
     }
+}
+
+/// A program or SDK that reads identity files.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reader {
+    /// As people call it.
+    pub name: String,
+    /// Why it cannot open an identity with this key; `None` where it can.
+    pub obstacle: Option<String>,
+}
+
+impl Reader {
+    /// One that can, unless there are obstacles.
+    pub fn unless(name: &str, obstacles: &[(bool, &str)]) -> Self {
+        let obstacles: Vec<&str> = obstacles.iter().filter(|(there, _)| *there).map(|(_, why)| *why).collect();
+        Self { name: name.to_owned(), obstacle: (!obstacles.is_empty()).then(|| obstacles.join(", ")) }
+    }
+}
+
+/// Who can open an identity with a key, besides this program.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Readers {
+    /// Each SDK, whether it can or not.
+    pub list: Vec<Reader>,
+    /// Environment variables that decide where the key's device looks; a reader needs those that are set here.
+    pub variables: Vec<String>,
 }
 
 /// A token or device, as it describes itself.

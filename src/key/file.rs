@@ -16,8 +16,8 @@ use secrecy::{ExposeSecret, SecretString};
 use zeroize::Zeroizing;
 
 use super::{
-    Access, Fault, Key, KeyAlgorithm, KeyError, KeyFacts, KeyPlan, KeyProvider, KeyReference, KeyUri, NewKey, PublicKey,
-    SignatureAlgorithm,
+    Access, Fault, Key, KeyAlgorithm, KeyError, KeyFacts, KeyPlan, KeyProvider, KeyReference, KeyUri, NewKey, PublicKey, Reader,
+    Readers, SignatureAlgorithm,
 };
 use crate::files::{self, Folder};
 use crate::text::Hint;
@@ -72,6 +72,20 @@ impl KeyProvider for FileProvider {
             .parse::<KeyUri>()
             .map_err(|e| KeyError::Reference(Fault::new("usage", "key reference is not a path").because(e)));
         Some(uri.and_then(|uri| self.open(&uri, access)))
+    }
+
+    fn readers(&self, reference: &KeyReference, _: Option<&KeyFacts>) -> Option<Readers> {
+        let text = reference.expose();
+        if !reference.holds_the_key() && !text.starts_with("file:") {
+            return None;
+        }
+        let elsewhere = (!reference.holds_the_key(), "it reads keys only from inside the identity");
+        let list = vec![Reader::unless("Go SDK", &[]), Reader::unless("C SDK", &[]), Reader::unless("JVM SDK", &[elsewhere])];
+        Some(Readers { list, variables: Vec::new() })
+    }
+
+    fn keys_live_in_a_device(&self) -> bool {
+        false
     }
 
     fn plan(&self, wish: &NewKey<'_>, access: &Access<'_>) -> Result<KeyPlan, KeyError> {

@@ -164,6 +164,8 @@ pub struct Access<'a> {
 
 #[derive(Clone)]
 enum Known {
+    /// Asked for, and given to no device yet.
+    Offered(Arc<Pin>, PinOrigin),
     Accepted(Arc<Pin>),
     Refused(PinOrigin),
 }
@@ -178,6 +180,27 @@ impl<'a> Access<'a> {
     pub fn allow_final_try(mut self, allow: bool) -> Self {
         self.allow_final_try = allow;
         self
+    }
+
+    /// The PIN that there is for the place of `question`, without using it: a new key is made with it, and one that may
+    /// have none is opened with it. `None`: nobody has one. The source is asked once; a later [`login`](Self::login) uses
+    /// the same PIN.
+    ///
+    /// # Errors
+    /// [`KeyError::Pin`] where a source is named and cannot be read, and where its PIN was refused before.
+    pub fn offer(&self, question: &Question<'_>) -> Result<Option<Arc<Pin>>, KeyError> {
+        let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = (question.place.to_owned(), question.whose);
+        match places.get(&key) {
+            Some(Known::Offered(pin, _) | Known::Accepted(pin)) => Ok(Some(pin.clone())),
+            Some(Known::Refused(origin)) => Err(refused(question.place, origin, "refused before in this run")),
+            None => {
+                let Some((pin, origin)) = self.source.pin(question)? else { return Ok(None) };
+                let pin = Arc::new(pin);
+                places.insert(key, Known::Offered(pin.clone(), origin));
+                Ok(Some(pin))
+            }
+        }
     }
 
     /// Logs in to the place of `question`: at most one refused try in this run.
@@ -201,11 +224,15 @@ impl<'a> Access<'a> {
         let (pin, origin) = match places.get(&key) {
             Some(Known::Refused(origin)) => return Err(refused(place, origin, "refused before in this run")),
             Some(Known::Accepted(pin)) => (pin.clone(), None),
+            Some(Known::Offered(pin, origin)) => {
+                self.permit(place, tries)?;
+                (pin.clone(), Some(origin.clone()))
+            }
             None => {
                 self.permit(place, tries)?;
                 let (pin, origin) = match held {
                     Some(held) => held,
-                    None => self.source.pin(question)?.map(|(p, o)| (Arc::new(p), o)).ok_or_else(|| missing(place))?,
+                    None => self.source.pin(question)?.map(|(p, o)| (Arc::new(p), o)).ok_or_else(|| missing(question))?,
                 };
                 (pin, Some(origin))
             }
@@ -266,11 +293,12 @@ fn locked(place: &str, native: Option<String>) -> KeyError {
     })
 }
 
-fn missing(place: &str) -> KeyError {
-    KeyError::Pin(
-        Fault::new("pin_missing", format!("{place} wants a PIN and none was given"))
-            .hint(Hint::say("give it with --pin-file, with pin-source in the reference, or in ZITI_ENROLLER_PIN")),
-    )
+fn missing(question: &Question<'_>) -> KeyError {
+    let (what, hint) = match question.whose {
+        PinFor::User => ("a PIN", "give it with --pin-file, with pin-source in the reference, or in ZITI_ENROLLER_PIN"),
+        PinFor::Owner => ("its auth value", "give it with --owner-pin-file"),
+    };
+    KeyError::Pin(Fault::new("pin_missing", format!("{} wants {what} and none was given", question.place)).hint(Hint::say(hint)))
 }
 
 #[cfg(test)]
@@ -313,6 +341,26 @@ mod tests {
             let (pin, _) = access.login(&QUESTION, Tries::Enough, None, |pin| Ok(pin.expose().to_vec())).unwrap();
             assert_eq!(pin, b"1234");
         }
+    }
+
+    #[test]
+    fn an_offered_pin_is_asked_for_once_and_tried_like_any_other() {
+        struct Once(Mutex<bool>);
+        impl PinSource for Once {
+            fn pin(&self, question: &Question<'_>) -> Result<Option<(Pin, PinOrigin)>, KeyError> {
+                assert!(!std::mem::replace(&mut *self.0.lock().unwrap(), true), "asked twice");
+                Always.pin(question)
+            }
+        }
+        let source = Once(Mutex::new(false));
+        let access = Access::new(&source);
+        assert_eq!(access.offer(&QUESTION).unwrap().unwrap().expose(), b"1234");
+        assert_eq!(access.offer(&QUESTION).unwrap().unwrap().expose(), b"1234");
+        let refused =
+            access.login(&QUESTION, Tries::Enough, None, |_| -> Result<(), _> { Err(LoginRefusal::Incorrect("no".into())) });
+        assert_eq!(code(&refused.unwrap_err()), "pin_incorrect");
+        assert_eq!(code(&access.offer(&QUESTION).unwrap_err()), "pin_incorrect");
+        assert!(Access::new(&NoPins).offer(&QUESTION).unwrap().is_none());
     }
 
     #[test]

@@ -35,8 +35,8 @@ use self::reference::Reference;
 use self::session::OpenToken;
 use self::token::{Purpose, Token, Wanted};
 use super::{
-    Access, Fault, Key, KeyAlgorithm, KeyError, KeyOwner, KeyPlan, KeyProvider, KeyReference, KeyUri, NewKey, Pin, PinOrigin,
-    ProviderOption, PublicKey,
+    Access, Answer, Fault, Key, KeyAlgorithm, KeyError, KeyFacts, KeyOwner, KeyPlan, KeyProvider, KeyReference, KeyUri, NewKey,
+    Pin, PinOrigin, ProviderOption, PublicKey, Reader, Readers,
 };
 use crate::text::Hint;
 
@@ -114,6 +114,22 @@ impl KeyProvider for Pkcs11Provider {
             Some(expected) if key.public_key() != expected => Err(not_its_key(key.uri())),
             _ => Ok(key),
         }))
+    }
+
+    fn readers(&self, reference: &KeyReference, facts: Option<&KeyFacts>) -> Option<Readers> {
+        let text = reference.expose();
+        let reference = Reference::parse(text)?.ok()?;
+        let is = |read: fn(&KeyFacts) -> Answer, answer| facts.is_some_and(|f| read(f) == answer);
+        let no_pin = (reference.held.is_none(), "no PIN in the file");
+        let each_time = (is(|f| f.pin_each_time, Answer::Yes), "it gives no PIN before every signature");
+        let no_public = (is(|f| f.public_object, Answer::No), "no public object in the token");
+        let long_id =
+            (reference.key.as_ref().and_then(|k| k.id.as_ref()).is_some_and(|id| id.len() > 32), "the id has over 32 bytes");
+        let go = [no_pin, no_public, each_time, (is(|f| f.pss, Answer::No), "the token has no RSA-PSS")];
+        let c = [no_pin, no_public, each_time, long_id, (is(|f| f.raw_rsa, Answer::No), "the token has no raw RSA")];
+        let jvm = [(true, "it reads keys only from inside the identity")];
+        let list = vec![Reader::unless("Go SDK", &go), Reader::unless("C SDK", &c), Reader::unless("JVM SDK", &jvm)];
+        Some(Readers { list, variables: known::variables(&reference.module).iter().map(|v| (*v).to_owned()).collect() })
     }
 
     fn plan(&self, wish: &NewKey<'_>, access: &Access<'_>) -> Result<KeyPlan, KeyError> {

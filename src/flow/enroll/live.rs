@@ -10,7 +10,7 @@ use base64::prelude::BASE64_STANDARD;
 
 use super::stage::{Intent, KeyFact, KeyWish, Keyed, Ready, Record, Trusted};
 use super::work::Work;
-use super::{Enrolled, EnrolledKey, Request, exists, note, within};
+use super::{Enrolled, EnrolledKey, Request, exists, note, sentence, within};
 use crate::certificate::{Chain, Summary, rfc3339};
 use crate::controller::{Controller, Failure, Outcome, Refusal, Submission};
 use crate::csr::Csr;
@@ -18,11 +18,9 @@ use crate::error::{Error, IssuedError, Spent};
 use crate::flow::{CertificateSummary, IdentitySummary, Next, World, pause};
 use crate::identity::Identity;
 use crate::jwt::{Brings, EnrollmentToken};
-use crate::key::{Answer, Key, KeyError, KeyOwner, KeyPlan, KeyReference, KeyUri, NewKey, PublicKey};
+use crate::key::{Answer, Key, KeyError, KeyOwner, KeyPlan, KeyReference, KeyUri, NewKey, PublicKey, Readers};
 use crate::trust::{self, TrustError};
 
-/// Pauses before the same request is sent again, when nobody knows what became of it.
-const PAUSES: [Duration; 3] = [Duration::from_secs(1), Duration::from_secs(4), Duration::from_secs(10)];
 /// Longest `Retry-After` that is obeyed.
 const LONGEST_WISH: Duration = Duration::from_secs(60);
 
@@ -237,11 +235,9 @@ impl<'a> Live<'a> {
     }
 
     fn again(&mut self, n: u32, failure: Failure) -> Learnt {
-        let Some(usual) = self.posted.checked_sub(1).and_then(|i| PAUSES.get(i)) else {
+        let Some(usual) = self.posted.checked_sub(1).and_then(|i| self.world.patience.repeats.get(i)).copied() else {
             return Err(Error::OutcomeUnknown { why: failure.why });
         };
-        // The first repeat is at once: most lost answers are a connection that was cut.
-        let usual = if self.posted == 1 { Duration::ZERO } else { *usual };
         let wait = failure.retry_after.map_or(usual, |wish| wish.min(LONGEST_WISH));
         pause(self.world.watch, &failure.why, wait);
         self.posted += 1;
@@ -285,7 +281,8 @@ impl<'a> Live<'a> {
             return Err(self.quarantine(&issued.cert, crate::identity::IdentityError::HoldsAKey.into()));
         }
         self.publish(&text)?;
-        self.arrived = Some(self.report(stage, &public, &summary)?);
+        let readers = self.world.providers.readers(&read.key, Some(&fact.facts));
+        self.arrived = Some(self.report(stage, &public, &summary, readers)?);
         Ok(Next::Learnt(Record::Done))
     }
 
@@ -314,7 +311,7 @@ impl<'a> Live<'a> {
         }
     }
 
-    fn report(&self, stage: &Ready, public: &PublicKey, summary: &Summary) -> Result<Enrolled, Error> {
+    fn report(&self, stage: &Ready, public: &PublicKey, summary: &Summary, readers: Readers) -> Result<Enrolled, Error> {
         let fact = &stage.keyed.key;
         let failed = |source| Error::Key { uri: Box::new(fact.uri.clone()), source, spent: Spent::Yes };
         let provider = self.world.providers.of(&fact.uri).map_err(failed)?;
@@ -339,6 +336,7 @@ impl<'a> Live<'a> {
             },
             token: fact.facts.place.clone(),
             certificate: CertificateSummary::from(summary),
+            readers,
         })
     }
 
@@ -378,15 +376,4 @@ impl<'a> Live<'a> {
     pub(super) fn enrolled(self) -> Result<Enrolled, Error> {
         self.arrived.ok_or_else(|| Error::Unexpected("the enrollment ended before and is not reported twice".into()))
     }
-}
-
-/// An error and its causes, in one line.
-fn sentence(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
 }

@@ -105,9 +105,17 @@ impl WorkFolder {
     }
 
     /// Finds a full disk now, and not when the token is spent.
-    pub(super) fn reserve(&self) -> Result<(), FileError> {
+    pub(super) fn reserve(&self, owner: Option<(u32, Option<u32>)>) -> Result<(), FileError> {
         self.folder.reserve(ANSWER)?;
-        self.folder.reserve(IDENTITY)
+        self.folder.reserve(IDENTITY)?;
+        // Found out now whether it may be given away; it keeps its owner when it is filled.
+        owner.map_or(Ok(()), |(user, group)| self.folder.give(IDENTITY, user, group))
+    }
+
+    /// Where the enrollment stands, by what is written down.
+    pub(super) fn stage(&self) -> Option<Stage> {
+        let records = Journal::<Record>::read(&self.folder).ok().flatten()?;
+        replay(Stage::Fresh, records)
     }
 
     pub(super) fn set_aside(self) -> Result<PathBuf, FileError> {
@@ -126,8 +134,7 @@ impl WorkFolder {
 
     /// After a failure: keeps what a rerun needs, and leaves nothing where it needs nothing.
     pub(super) fn remove_if_worthless(self, watch: &dyn Watch) {
-        let records = Journal::<Record>::read(&self.folder).ok().flatten().unwrap_or_default();
-        let worthless = match replay(Stage::Fresh, records) {
+        let worthless = match self.stage() {
             Some(Stage::Fresh) => true,
             // An abandoned key that is still to be deleted is named in the intent.
             Some(Stage::Intended(intent) | Stage::Trusted(super::stage::Trusted { intent, .. })) => intent.discard.is_none(),

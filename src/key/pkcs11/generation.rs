@@ -7,6 +7,7 @@ use super::object::{Name, Object, described};
 use super::pair::{Found, Pair};
 use super::pool::Lent;
 use super::template::{Asking, key_pair};
+use crate::key::call::{doing, making_a_key};
 use crate::key::{Fault, KeyAlgorithm, KeyError};
 use crate::text::Hint;
 
@@ -25,6 +26,7 @@ impl Made {
         let mut first: Option<Error> = None;
         for asking in Asking::ALL {
             let (mechanism, public, private) = key_pair(algorithm, name, asking);
+            let _call = making_a_key("C_GenerateKeyPair");
             match lent.session.generate_key_pair(&mechanism, &public, &private) {
                 Ok((public, private)) => {
                     let gone =
@@ -85,5 +87,6 @@ fn refused(error: &Error, place: &str) -> Failure {
 
 /// Destroys objects, the first first; all are tried.
 pub(super) fn destroy<'a>(lent: &Lent, objects: impl IntoIterator<Item = &'a Object>) -> Result<(), Error> {
+    let _call = doing("C_DestroyObject");
     objects.into_iter().map(|object| lent.session.destroy_object(object.handle)).fold(Ok(()), Result::and)
 }

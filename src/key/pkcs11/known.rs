@@ -90,6 +90,20 @@ pub(super) fn setting(module: &Path) -> Option<&'static str> {
     SETTINGS.iter().find(|(part, _)| name.contains(part)).map(|(_, setting)| *setting)
 }
 
+/// The environment variables that decide where this module looks.
+pub(super) fn variables(module: &Path) -> &'static [&'static str] {
+    const VARIABLES: [(&str, &[&str]); 6] = [
+        ("softhsm", &["SOFTHSM2_CONF"]),
+        ("libcryptoki2", &["ChrystokiConfigurationPath"]),
+        ("cknfast", &["CKNFAST_LOADSHARING", "CKNFAST_OVERRIDE_SECURITY_ASSURANCES"]),
+        ("yubihsm", &["YUBIHSM_PKCS11_CONF"]),
+        ("kmsp11", &["KMS_PKCS11_CONFIG"]),
+        ("tpm2_pkcs11", &["TPM2_PKCS11_STORE", "TPM2_PKCS11_TCTI"]),
+    ];
+    let name = module.file_name().map(|n| n.to_string_lossy().to_ascii_lowercase()).unwrap_or_default();
+    VARIABLES.iter().find(|(part, _)| name.contains(part)).map_or(&[], |(_, variables)| *variables)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

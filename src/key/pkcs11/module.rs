@@ -16,6 +16,7 @@ use super::error::{names, rv, translate};
 use super::known;
 use super::token::{Shown, Token};
 use crate::files;
+use crate::key::call::doing;
 use crate::key::{Fault, KeyAlgorithm, KeyError, KeyUri};
 use crate::text::Hint;
 
@@ -57,10 +58,12 @@ impl Module {
     pub(super) fn load(path: &Path) -> Result<Self, KeyError> {
         // What was judged is what is loaded, whatever happens to a link on the way meanwhile.
         let target = judge(path)?;
+        let _call = doing("dlopen");
         let pkcs11 = Pkcs11::new(target).map_err(|error| unloadable(path, error))?;
         // It stays mapped for the life of the process: what C_Initialize has started is never stopped.
         std::mem::forget(pkcs11.clone());
         let module = Self { path: path.to_owned(), pkcs11 };
+        let _call = doing("C_Initialize");
         match module.pkcs11.initialize(CInitializeArgs::new(CInitializeFlags::OS_LOCKING_OK)) {
             Err(error) if rv(&error) != Some(RvError::CryptokiAlreadyInitialized) => {
                 Err(module.refused("does not start", &error))
@@ -79,9 +82,11 @@ impl Module {
 
     /// What the slots hold, as the module describes it now.
     pub(super) fn tokens(&self) -> Result<Shown, KeyError> {
+        let _call = doing("C_GetSlotList");
         let slots = self.pkcs11.get_slots_with_token().map_err(|e| self.refused("shows no slots", &e))?;
         let mut shown = Shown { tokens: Vec::new(), unread: None };
         for slot in slots {
+            let _call = doing("C_GetTokenInfo");
             match self.pkcs11.get_token_info(slot) {
                 Ok(info) => shown.tokens.push(Token::new(slot, &info)),
                 Err(error) => match rv(&error) {
@@ -108,6 +113,7 @@ impl Module {
 
     /// The first of these that the token does not list.
     fn first_missing(&self, token: &Token, mechanisms: &[MechanismType]) -> Option<MechanismType> {
+        let _call = doing("C_GetMechanismList");
         let listed = self.pkcs11.get_mechanism_list(token.slot).unwrap_or_default();
         mechanisms.iter().find(|m| !listed.is_empty() && !listed.contains(m)).copied()
     }

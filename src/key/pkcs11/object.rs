@@ -9,6 +9,7 @@ use cryptoki::session::Session;
 
 use super::error::is_lost;
 use crate::key::KeyUri;
+use crate::key::call::doing;
 use crate::text::{Printable, hex};
 
 /// An object, by what it is called.
@@ -76,12 +77,14 @@ pub(super) fn described(session: &Session, handle: ObjectHandle) -> Result<Optio
 
 /// Objects that fit a template, with their names.
 pub(super) fn search(session: &Session, template: &[Attribute]) -> Result<Vec<Object>, Error> {
+    let _call = doing("C_FindObjects");
     let handles = session.find_objects(template)?;
     handles.into_iter().filter_map(|handle| described(session, handle).transpose()).collect()
 }
 
 /// Those attributes of an object that can be read.
 pub(super) fn read(session: &Session, object: ObjectHandle, types: &[AttributeType]) -> Result<Vec<Attribute>, Error> {
+    let _call = doing("C_GetAttributeValue");
     match session.get_attributes(object, types) {
         Ok(attributes) => Ok(attributes),
         Err(error) if is_lost(&error) => Err(error),
@@ -107,6 +110,7 @@ pub(super) fn read(session: &Session, object: ObjectHandle, types: &[AttributeTy
 pub(super) fn flags(session: &Session, object: &Object, types: &[AttributeType]) -> Result<Vec<Option<bool>>, Error> {
     let mut shown = Vec::with_capacity(types.len());
     for one in types {
+        let _call = doing("C_GetAttributeValue");
         match session.get_attribute_info(object.handle, &[*one]) {
             Err(error) if is_lost(&error) => return Err(error),
             Ok(info) if matches!(info.as_slice(), [AttributeInfo::Available(1)]) => shown.push(*one),

@@ -10,6 +10,7 @@ use cryptoki::slot::Slot;
 use super::error::{is_lost, rv, rv_name};
 use super::module::Module;
 use super::token::Token;
+use crate::key::call::doing;
 
 /// What a session is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,8 +98,10 @@ impl Pool {
     pub(super) fn new_session(&mut self, module: &Module, mode: Mode) -> Result<(Mode, Session), Error> {
         let pkcs11 = module.pkcs11();
         if mode == Mode::Write || self.always_write {
+            let _call = doing("C_OpenSession");
             return pkcs11.open_rw_session_no_drop(self.slot).map(|s| (Mode::Write, s));
         }
+        let _call = doing("C_OpenSession");
         match pkcs11.open_ro_session_no_drop(self.slot) {
             Ok(session) => Ok((Mode::Read, session)),
             // CloudHSM has no read-only sessions; which value says so is up to the module.

@@ -16,6 +16,7 @@ use super::pair::{Found, Pair};
 use super::pool::{Lent, Mode};
 use super::reference;
 use super::session::OpenToken;
+use crate::key::call::doing;
 use crate::key::encoding::{Hash, ecdsa_der};
 use crate::key::{Answer, Fault, Key, KeyAlgorithm, KeyError, KeyFacts, KeyReference, KeyUri, PublicKey, SignatureAlgorithm};
 use crate::text::Hint;
@@ -41,16 +42,21 @@ impl PrivateKey {
         use AttributeType as T;
         let wanted = [T::Sensitive, T::Extractable, T::AlwaysSensitive, T::NeverExtractable, T::AlwaysAuthenticate];
         let read = flags(&lent.session, &pair.private, &wanted)?;
+        let curve = pair.public.algorithm().curve().is_some();
+        let can = |mechanism| Some(curve || token.module().can(token.token(), mechanism));
         let facts = KeyFacts {
             sensitive: read[0].into(),
             extractable: read[1].into(),
             always_sensitive: read[2].into(),
             never_extractable: read[3].into(),
             public_object: pair.beside,
+            pin_each_time: read[4].into(),
+            pss: can(MechanismType::RSA_PKCS_PSS).into(),
+            raw_rsa: can(MechanismType::RSA_X_509).into(),
             place: Some(token.token().place()),
         };
         let mut algorithms = pair.public.algorithm().signatures().to_vec();
-        if pair.public.algorithm().curve().is_none() && !token.module().can(token.token(), MechanismType::RSA_PKCS_PSS) {
+        if facts.pss == Answer::No {
             algorithms.retain(|a| pss(*a).is_none());
         }
         Ok(Self {
@@ -139,10 +145,12 @@ impl PrivateKey {
         self.token.with(Mode::Read, |lent| {
             let handle = self.handle(lent)?;
             if !self.always_authenticate {
+                let _call = doing("C_Sign");
                 return Ok(lent.session.sign(mechanism, handle, data)?);
             }
             // The login stands between C_SignInit and C_Sign, which cryptoki calls together. In two parts there is a gap,
             // and the modules of YubiKeys (YKCS11 from 2.0, OpenSC) collect what they get in parts.
+            let _call = doing("C_Sign");
             lent.session.sign_init(mechanism, handle)?;
             self.token.login_for_this_operation(lent)?;
             lent.session.sign_update(data).map_err(|error| self.not_in_parts(error))?;

@@ -15,6 +15,7 @@ use super::error::{Failure, is_lost, rv, rv_name, translate};
 use super::module::Module;
 use super::pool::{Lent, Mode, Pool, close};
 use super::token::{Token, locked};
+use crate::key::call::doing;
 use crate::key::pin::{LoginRefusal, PinFor, Question, Tries};
 use crate::key::{Access, Fault, KeyError, Pin, PinOrigin};
 use crate::text::Hint;
@@ -142,7 +143,10 @@ impl OpenToken {
         let pin = self.lock().pin.clone();
         let place = self.token.to_string();
         let result = match &pin {
-            Credential::Pin(pin) => lent.session.login_with_raw(UserType::ContextSpecific, &raw(pin)),
+            Credential::Pin(pin) => {
+                let _call = doing("C_Login");
+                lent.session.login_with_raw(UserType::ContextSpecific, &raw(pin))
+            }
             Credential::Keypad => lent.session.login(UserType::ContextSpecific, None),
             Credential::None | Credential::Spent => {
                 let fault =
@@ -246,6 +250,7 @@ fn raw(pin: &Pin) -> RawAuthPin {
 }
 
 fn login(session: &Session, pin: &Pin) -> Result<(), Error> {
+    let _call = doing("C_Login");
     match session.login_with_raw(UserType::User, &raw(pin)) {
         Err(error) if rv(&error) == Some(RvError::UserAlreadyLoggedIn) => Ok(()),
         result => result,
