@@ -13,7 +13,15 @@ use ziti_enroller::key::Readers;
 use ziti_enroller::text::shell_word;
 
 use super::Done;
-use super::args::Format;
+
+/// How results and errors are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Format {
+    /// Lines for people.
+    Text,
+    /// One JSON object.
+    Json,
+}
 
 /// Writes a result; the exit code is 0, or 70 where it cannot be written.
 pub fn success(done: &Done, format: Format, stdout: Option<File>) -> ExitCode {

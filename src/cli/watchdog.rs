@@ -7,20 +7,12 @@ use std::time::{Duration, Instant};
 use ziti_enroller::error::Error;
 use ziti_enroller::key::call;
 
-use super::args::Format;
-use super::{process, report, tell::Standing};
+use super::args::Limits;
+use super::report::{self, Format};
+use super::{process, tell::Standing};
 
 /// How often it looks.
 const TICK: Duration = Duration::from_millis(100);
-
-/// How long a device may take for one call.
-#[derive(Clone, Copy, Debug)]
-pub struct Limits {
-    /// For any call.
-    pub call: Duration,
-    /// For one that makes a key.
-    pub making_a_key: Duration,
-}
 
 /// Watches the calls of this process from a thread of its own, until the process ends.
 pub fn start(limits: Limits, format: Format, stdout: Option<&File>, standing: Arc<Standing>) {

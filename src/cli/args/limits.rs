@@ -2,12 +2,17 @@
 
 use std::time::Duration;
 
-use ziti_enroller::error::Error;
 use ziti_enroller::flow::Patience;
 use ziti_enroller::http::Reach;
 
-use super::usage;
-use crate::cli::watchdog::Limits;
+/// How long a device may take for one call.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// For any call.
+    pub call: Duration,
+    /// For one that makes a key.
+    pub making_a_key: Duration,
+}
 
 /// How long others may take.
 #[derive(Clone, Debug, clap::Args)]
@@ -77,9 +82,12 @@ fn duration(text: &str) -> Result<Duration, String> {
 }
 
 /// `USER[:GROUP]`, by name or number, as numbers.
-pub fn owner(text: &str) -> Result<(u32, Option<u32>), Error> {
+///
+/// # Errors
+/// Who is not known here.
+pub fn owner(text: &str) -> Result<(u32, Option<u32>), String> {
     let (user, group) = text.split_once(':').map_or((text, None), |(u, g)| (u, Some(g)));
-    let unknown = |what: &str, name: &str| usage(format!("--owner {text}: there is no {what} `{name}`"));
+    let unknown = |what: &str, name: &str| format!("there is no {what} `{name}`");
     let user_id = match user.parse() {
         Ok(number) => number,
         Err(_) => {
@@ -113,6 +121,6 @@ mod tests {
     fn reads_owners() {
         assert_eq!(owner("0:0").unwrap(), (0, Some(0)));
         assert_eq!(owner("root").unwrap(), (0, None));
-        assert_eq!(owner("nobody-of-that-name").unwrap_err().exit_code(), 2);
+        assert!(owner("nobody-of-that-name").is_err());
     }
 }

@@ -1,0 +1,298 @@
+//! What `enroll` was asked for, turned into the library's own [`Request`].
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use clap::ArgMatches;
+use clap::parser::ValueSource;
+use secrecy::SecretString;
+use ziti_enroller::error::Error;
+use ziti_enroller::files::{self, FileErrorKind};
+use ziti_enroller::flow::enroll::Request;
+use ziti_enroller::flow::enroll::stage::KeyWish;
+use ziti_enroller::flow::{Event, Watch};
+use ziti_enroller::jwt::{self, TokenError, UnverifiedToken};
+use ziti_enroller::key::{KeyAlgorithm, KeyProvider, KeyUri, Providers};
+use ziti_enroller::text::Hint;
+
+use super::PinArgs;
+use super::limits::{LimitArgs, PatienceArgs, owner};
+use crate::cli::process::Inherited;
+
+/// The options of `enroll`, but for those that providers declare.
+#[derive(Debug, clap::Args)]
+pub struct EnrollArgs {
+    /// The enrollment token: a file, `-` for standard input (or in ZITI_ENROLL_TOKEN)
+    #[arg(short, long, value_name = "FILE|-", env = "ZITI_ENROLLER_JWT", hide_env = true)]
+    jwt: Option<OsString>,
+    /// The identity file to write [default: the token's file with .json]
+    #[arg(short, long, value_name = "FILE", env = "ZITI_ENROLLER_OUT", hide_env = true)]
+    out: Option<PathBuf>,
+    /// Where the key lives [default: what --key says, else file]
+    #[arg(long, value_name = "NAME", env = "ZITI_ENROLLER_PROVIDER", hide_env = true)]
+    provider: Option<String>,
+    /// The key: a reference, or `auto` for the one named after the identity, made where it is missing
+    #[arg(short, long, value_name = "REF|auto", env = "ZITI_ENROLLER_KEY", hide_env = true)]
+    key: Option<String>,
+    /// Make the key that --key names; it must not be there
+    #[arg(long)]
+    create: bool,
+    /// Type of a new key: p256, p384, rsa2048, rsa3072, rsa4096 [default: p256]
+    #[arg(short = 'a', long, value_name = "TYPE", env = "ZITI_ENROLLER_KEY_ALG", hide_env = true)]
+    key_alg: Option<String>,
+    /// Replace an identity file that is there
+    #[arg(long)]
+    force: bool,
+    /// Remove the token's file when the identity is in place
+    #[arg(long)]
+    rm: bool,
+    /// Give the identity file to this user (and group), by name or number
+    #[arg(long, value_name = "USER[:GROUP]", env = "ZITI_ENROLLER_OWNER", hide_env = true)]
+    owner: Option<String>,
+    #[command(flatten)]
+    pub patience: PatienceArgs,
+    #[command(flatten)]
+    pub pins: PinArgs,
+    #[command(flatten)]
+    pub limits: LimitArgs,
+}
+
+/// An enrollment, as it was typed.
+#[derive(Debug)]
+pub struct Enroll {
+    pub typed: EnrollArgs,
+    pub options: Vec<Given>,
+}
+
+/// An option of a provider, as it was given.
+#[derive(Clone, Debug)]
+pub struct Given {
+    flag: &'static str,
+    value: String,
+    typed: bool,
+}
+
+/// The options of providers that were given.
+pub fn options_of(providers: &Providers, matches: &ArgMatches) -> Vec<Given> {
+    let mut given = Vec::new();
+    for option in providers.iter().flat_map(|p| p.options()) {
+        if let Some(value) = matches.get_one::<String>(option.flag) {
+            let typed = matches.value_source(option.flag) == Some(ValueSource::CommandLine);
+            given.push(Given { flag: option.flag, value: value.clone(), typed });
+        }
+    }
+    given
+}
+
+fn usage(message: impl Into<String>) -> Error {
+    Error::Usage { message: message.into(), hint: None }
+}
+
+fn usage_with(message: impl Into<String>, hint: impl Into<String>) -> Error {
+    Error::Usage { message: message.into(), hint: Some(Hint::say(hint)) }
+}
+
+impl Enroll {
+    /// Reads the token and says what is to be done.
+    pub fn into_request(self, providers: &Providers, inherited: &Inherited, watch: &dyn Watch) -> Result<Request, Error> {
+        let key = self.key_wish(providers)?;
+        let (token, token_file) = self.token(inherited, watch)?;
+        let token = Arc::new(UnverifiedToken::parse(&token).map_err(Error::Token)?);
+        let out = match (&self.typed.out, &token_file) {
+            (Some(out), _) => out.clone(),
+            (None, Some(file)) => output_of(file)?,
+            (None, None) => {
+                return Err(usage_with(
+                    "a token that is not in a file needs --out",
+                    "give the identity file to write with --out",
+                ));
+            }
+        };
+        let owner =
+            self.typed.owner.as_deref().map(|text| owner(text).map_err(|e| usage(format!("--owner {text}: {e}")))).transpose()?;
+        self.mind_the_tunneler(&key, providers, &out, token_file.as_deref(), watch)?;
+        if token_file.is_some() && token_file == files::absolute(&out).ok() {
+            return Err(usage_with("--out is the token's own file", "give another name with --out"));
+        }
+        Ok(Request { token, token_file, out, key, force: self.typed.force, remove_token: self.typed.rm, owner })
+    }
+
+    fn token(&self, inherited: &Inherited, watch: &dyn Watch) -> Result<(SecretString, Option<PathBuf>), Error> {
+        let missing = |what: String| Error::Token(TokenError::Missing(what));
+        let Some(jwt) = &self.typed.jwt else {
+            let token = inherited.token().ok_or_else(|| missing("none was given".into()))?;
+            return Ok((token, None));
+        };
+        if jwt == "-" {
+            let token = files::read_file("/dev/stdin".as_ref(), jwt::LARGEST as u64).map_err(token_file_error)?;
+            return Ok((text(token)?, None));
+        }
+        let path = PathBuf::from(jwt);
+        if let Some(token) = jwt.to_str().filter(|t| t.starts_with("ey") && t.split('.').count() == 3 && !path.exists()) {
+            // A watcher that wants to end the run does so at the next stage.
+            drop(
+                watch.event(&Event::Note(
+                    "a token on the command line is seen by everyone who lists processes: use a file or `-`",
+                )),
+            );
+            return Ok((SecretString::from(token), None));
+        }
+        let token = files::read_file(&path, jwt::LARGEST as u64).map_err(token_file_error)?;
+        // A later run may start elsewhere.
+        let path = files::absolute(&path).map_err(token_file_error)?;
+        Ok((text(token)?, Some(path)))
+    }
+
+    /// The folder of ziti-edge-tunnel is a place like any other, but for what that program does there.
+    fn mind_the_tunneler(
+        &self,
+        key: &KeyWish,
+        providers: &Providers,
+        out: &Path,
+        token_file: Option<&Path>,
+        watch: &dyn Watch,
+    ) -> Result<(), Error> {
+        let folder =
+            std::env::var_os("ZITI_IDENTITY_DIR").map_or_else(|| PathBuf::from("/opt/openziti/etc/identities"), PathBuf::from);
+        let is_in = |file: &Path| {
+            let parent = std::path::absolute(file).ok().and_then(|f| f.parent().map(Path::to_owned));
+            parent.and_then(|p| p.canonicalize().ok()).is_some_and(|p| folder.canonicalize().ok() == Some(p))
+        };
+        let in_device = providers.of(key.uri()).is_ok_and(KeyProvider::keys_live_in_a_device);
+        if in_device && is_in(out) {
+            let message = format!(
+                "{} is read by ziti-edge-tunnel, which crashes at every start on an identity whose key wants a PIN that is not in it",
+                folder.display()
+            );
+            return Err(usage_with(message, "put the identity into another folder"));
+        }
+        if !self.typed.rm && token_file.is_some_and(is_in) {
+            let text = format!(
+                "a token file in {} is enrolled by the service of ziti-edge-tunnel with a software key: keep tokens elsewhere",
+                folder.display()
+            );
+            // A watcher that wants to end the run does so at the next stage.
+            drop(watch.event(&Event::Note(&text)));
+        }
+        Ok(())
+    }
+
+    /// Which key was asked for.
+    pub fn key_wish(&self, providers: &Providers) -> Result<KeyWish, Error> {
+        let named = match self.typed.key.as_deref() {
+            None | Some("auto") => None,
+            Some(text) => Some(text.parse::<KeyUri>().map_err(|e| usage(format!("--key: {e}")))?),
+        };
+        let provider = match (&self.typed.provider, &named) {
+            (Some(name), _) => providers.named(name).ok_or_else(|| {
+                let known: Vec<&str> = providers.iter().map(KeyProvider::name).collect();
+                usage_with(format!("there is no provider `{name}`"), format!("known are {}", known.join(", ")))
+            })?,
+            (None, Some(uri)) => providers.of(uri).map_err(|e| usage(e.to_string()))?,
+            (None, None) => providers.named("file").ok_or_else(|| usage("--provider is missing"))?,
+        };
+        if let Some(uri) = named.as_ref().filter(|u| u.scheme() != provider.scheme()) {
+            return Err(usage(format!("--provider {} does not read `{}:` references", provider.name(), uri.scheme())));
+        }
+        let algorithm = self.typed.key_alg.as_deref().map(algorithm).transpose()?;
+        let within = self.fold(provider, named.clone().unwrap_or_else(|| KeyUri::new(provider.scheme())))?;
+        match (named, self.typed.create) {
+            (Some(_), false) => {
+                if let Some(algorithm) = algorithm {
+                    return Err(usage_with(
+                        format!("--key-alg {algorithm} is for a new key, and --key names one that is there"),
+                        "give --create to make it, or leave --key-alg out",
+                    ));
+                }
+                Ok(KeyWish::Existing(within))
+            }
+            (None, true) => Err(usage_with("--create needs the name of the key", "give it with --key, or leave --create out")),
+            (named, _) => Ok(KeyWish::New { within, algorithm: algorithm.unwrap_or(KeyAlgorithm::P256), reuse: named.is_none() }),
+        }
+    }
+
+    /// Puts the options of `provider` into a reference, without knowing what they mean.
+    fn fold(&self, provider: &dyn KeyProvider, mut uri: KeyUri) -> Result<KeyUri, Error> {
+        let own = provider.options();
+        if let Some(foreign) = self.options.iter().find(|g| g.typed && !own.iter().any(|o| o.flag == g.flag)) {
+            return Err(usage(format!("--{} is not an option of provider {}", foreign.flag, provider.name())));
+        }
+        for option in own {
+            let given = self.options.iter().find(|g| g.flag == option.flag);
+            let variable =
+                || (!option.variable.is_empty()).then(|| std::env::var(option.variable).ok()).flatten().filter(|v| !v.is_empty());
+            let (value, typed) = match given {
+                Some(given) => (given.value.clone(), given.typed),
+                None => match variable() {
+                    Some(value) => (value, false),
+                    None => continue,
+                },
+            };
+            match uri.attribute(option.attribute) {
+                None => uri.set(option.attribute, value.as_bytes()),
+                Some(there) if typed && there != value.as_bytes() => {
+                    return Err(usage(format!("--{} and `{}` of --key disagree", option.flag, option.attribute)));
+                }
+                Some(_) => {}
+            }
+        }
+        Ok(uri)
+    }
+}
+
+/// As the historical tool took them, `RSA` and `EC`, and by our own names.
+fn algorithm(name: &str) -> Result<KeyAlgorithm, Error> {
+    match name.to_ascii_uppercase().as_str() {
+        "RSA" => Ok(KeyAlgorithm::Rsa4096),
+        "EC" => Ok(KeyAlgorithm::P384),
+        _ => name.to_ascii_lowercase().parse().map_err(|e| usage(format!("--key-alg {name}: {e}"))),
+    }
+}
+
+/// `X.jwt` → `X.json`.
+fn output_of(token: &std::path::Path) -> Result<PathBuf, Error> {
+    if token.extension().is_some_and(|e| e.eq_ignore_ascii_case("json")) {
+        return Err(usage_with(
+            format!("the token's file {} already ends in .json", token.display()),
+            "give the identity file to write with --out",
+        ));
+    }
+    let is_jwt = token.extension().is_some_and(|e| e.eq_ignore_ascii_case("jwt"));
+    if is_jwt {
+        return Ok(token.with_extension("json"));
+    }
+    let mut name = token.as_os_str().to_owned();
+    name.push(".json");
+    Ok(name.into())
+}
+
+fn text(token: Vec<u8>) -> Result<SecretString, Error> {
+    String::from_utf8(token).map(SecretString::from).map_err(|_| Error::Token(TokenError::Malformed("it is not text".into())))
+}
+
+fn token_file_error(error: files::FileError) -> Error {
+    match error.kind {
+        FileErrorKind::TooLarge(_) => Error::Token(TokenError::TooLarge),
+        _ => Error::Token(TokenError::Missing(error.to_string())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_the_historical_key_types() {
+        let of = |name| algorithm(name).unwrap();
+        assert_eq!((of("RSA"), of("ec"), of("P256")), (KeyAlgorithm::Rsa4096, KeyAlgorithm::P384, KeyAlgorithm::P256));
+        assert!(algorithm("p521").is_err());
+    }
+
+    #[test]
+    fn derives_the_output_from_the_token() {
+        assert_eq!(output_of("a/X.jwt".as_ref()).unwrap(), PathBuf::from("a/X.json"));
+        assert_eq!(output_of("X".as_ref()).unwrap(), PathBuf::from("X.json"));
+        assert!(output_of("X.json".as_ref()).is_err());
+    }
+}
