@@ -4,15 +4,17 @@
 //! [`EnrollmentToken`] only for a [`SignedBy`], which only [`UnverifiedToken::verify`] makes, with the certificate that
 //! the controller shows in the handshake. Follows RFC 7515 (compact form), RFC 7518 §3.3-3.4 and the controller's claims.
 
+mod envelope;
+
 use std::fmt;
 use std::time::Duration;
 
-use base64::Engine;
-use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use rustls::SignatureScheme;
 use rustls::pki_types::{CertificateDer, UnixTime};
 use secrecy::{ExposeSecret, SecretString};
-use serde_json::{Map, Value};
+use serde_json::Value;
+
+use self::envelope::{decode, object, string};
 
 use crate::key::encoding::{ecdsa_der, sha1, sha256};
 use crate::origin::{Origin, OriginError};
@@ -369,61 +371,16 @@ fn malformed(why: impl Into<String>) -> TokenError {
     TokenError::Malformed(why.into())
 }
 
-fn decode(what: &str, segment: &str) -> Result<Vec<u8>, TokenError> {
-    BASE64_URL_SAFE_NO_PAD.decode(segment).map_err(|_| malformed(format!("its {what} is not base64url without padding")))
-}
-
-fn object(what: &str, segment: &str) -> Result<Map<String, Value>, TokenError> {
-    let bytes = decode(what, segment)?;
-    let unique: Unique = serde_json::from_slice(&bytes).map_err(|e| {
-        let twice = e.to_string().contains(TWICE);
-        malformed(format!("its {what} {}", if twice { "has the same name twice" } else { "is not a JSON object" }))
-    })?;
-    Ok(unique.0)
-}
-
-fn string<'a>(claims: &'a Map<String, Value>, name: &str) -> Result<Option<&'a str>, TokenError> {
-    match claims.get(name) {
-        None | Some(Value::Null) => Ok(None),
-        Some(Value::String(text)) => Ok(Some(text)),
-        Some(_) => Err(malformed(format!("`{name}` is not text"))),
-    }
-}
-
 /// Unreserved characters of RFC 3986 §2.3 alone: they go into a URL, a file name and a label.
 fn is_name(text: &str, longest: usize) -> bool {
     (1..=longest).contains(&text.len()) && text.chars().all(|c| c.is_ascii_alphanumeric() || "-._~".contains(c))
 }
 
-const TWICE: &str = "the same name twice";
-
-/// A JSON object in which no name stands twice; serde_json alone would keep the last, other readers keep the first.
-struct Unique(Map<String, Value>);
-
-impl<'de> serde::Deserialize<'de> for Unique {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Names;
-        impl<'de> serde::de::Visitor<'de> for Names {
-            type Value = Unique;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object")
-            }
-            fn visit_map<A: serde::de::MapAccess<'de>>(self, mut access: A) -> Result<Unique, A::Error> {
-                let mut map = Map::new();
-                while let Some((name, value)) = access.next_entry::<String, Value>()? {
-                    if map.insert(name, value).is_some() {
-                        return Err(serde::de::Error::custom(TWICE));
-                    }
-                }
-                Ok(Unique(map))
-            }
-        }
-        deserializer.deserialize_map(Names)
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use base64::Engine;
+    use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+
     use super::*;
 
     fn token(header: &str, claims: &str) -> Result<UnverifiedToken, TokenError> {

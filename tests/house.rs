@@ -207,8 +207,9 @@ fn nothing_stands_where_it_must_not() {
 
 #[test]
 fn every_error_has_its_exit_code_by_name() {
-    let error = sources().into_iter().find(|s| s.path == "error.rs").expect("src/error.rs");
-    assert!(!error.code.contains("_ =>"), "error.rs has a `_ =>`: a new error would get its exit code by accident");
+    for error in sources().iter().filter(|s| s.path.starts_with("error")) {
+        assert!(!error.code.contains("_ =>"), "{} has a `_ =>`: a new error would get its exit code by accident", error.path);
+    }
 }
 
 #[test]
