@@ -35,6 +35,9 @@ pub enum CertificateError {
     /// More than [`MOST_ANCHORS`] CA certificates, or more than ten in a chain.
     #[error("it has {0} certificates, more than any network")]
     TooMany(usize),
+    /// More bytes than are read.
+    #[error("it is larger than {0} bytes")]
+    TooLarge(u64),
     /// No certificate, or none with CA:TRUE.
     #[error("it has no CA certificate")]
     NoAnchor,
@@ -297,6 +300,7 @@ pub fn path_error(error: &webpki::Error) -> String {
         webpki::Error::UnknownIssuer => "no CA certificate has issued it".into(),
         webpki::Error::CertExpired { .. } => "a certificate of the chain has expired".into(),
         webpki::Error::CertNotValidYet { .. } => "a certificate of the chain is not valid yet".into(),
+        webpki::Error::CaUsedAsEndEntity => "it is a CA certificate".into(),
         webpki::Error::InvalidSignatureForPublicKey => "a signature in the chain is wrong".into(),
         other => format!("{other:?}").chars().take_while(|c| c.is_ascii_alphanumeric()).collect(),
     }

@@ -89,6 +89,15 @@ pub enum Error {
         /// The token.
         spent: Spent,
     },
+    /// Room 3, of a key that an identity names.
+    #[error("cannot use the key of {}", .identity.display())]
+    IdentityKey {
+        /// The identity's file.
+        identity: PathBuf,
+        /// Why.
+        #[source]
+        source: KeyError,
+    },
     /// A definite no to the enrollment.
     #[error("controller refused the enrollment")]
     Refused(#[source] Refusal),
@@ -229,7 +238,7 @@ impl Error {
             Self::Token(_) => 10,
             Self::Trust { .. } => 12,
             Self::Network { .. } | Self::NotNow { .. } => 30,
-            Self::Key { source, .. } => key_exit_code(source, self.spent()),
+            Self::Key { source, .. } | Self::IdentityKey { source, .. } => key_exit_code(source, self.spent()),
             Self::Hanging { .. } => 25,
             Self::Refused(_) => 31,
             Self::Gone { .. } => 32,
@@ -254,7 +263,7 @@ impl Error {
             Self::Trust { source, .. } => trust_code(source).into(),
             Self::Network { source, .. } => network_code(source).into(),
             Self::NotNow { .. } => "unreachable".into(),
-            Self::Key { source, .. } => match source {
+            Self::Key { source, .. } | Self::IdentityKey { source, .. } => match source {
                 KeyError::File(source) => file_code(source).into(),
                 KeyError::Other(_) => "device_error".into(),
                 KeyError::Reference(fault)
@@ -291,9 +300,12 @@ impl Error {
             | Self::Local { spent, .. }
             | Self::Journal { spent, .. }
             | Self::Interrupted { spent, .. } => *spent,
-            Self::Gone { .. } | Self::AnswerLost { .. } | Self::Issued { .. } | Self::Login { .. } | Self::LoginNeedsMore => {
-                Spent::Yes
-            }
+            Self::Gone { .. }
+            | Self::AnswerLost { .. }
+            | Self::Issued { .. }
+            | Self::IdentityKey { .. }
+            | Self::Login { .. }
+            | Self::LoginNeedsMore => Spent::Yes,
             Self::OutcomeUnknown { .. } => Spent::Unknown,
             Self::Usage { .. }
             | Self::Token(_)
@@ -312,7 +324,7 @@ impl Error {
     pub fn may_heal(&self, clock_is_wrong: bool) -> bool {
         match self {
             Self::Network { .. } | Self::NotNow { .. } | Self::OutcomeUnknown { .. } => true,
-            Self::Key { source, .. } => source.may_heal(),
+            Self::Key { source, .. } | Self::IdentityKey { source, .. } => source.may_heal(),
             // A device without a battery learns the time after it has started.
             Self::Trust { source: TrustError::Chain { clock: Some(_), .. }, .. } => clock_is_wrong,
             Self::Usage { .. }
@@ -400,6 +412,7 @@ fn issued_code(error: &IssuedError) -> &'static str {
             CertificateError::Expired(_) => "certificate_expired",
             CertificateError::Form(_)
             | CertificateError::TooMany(_)
+            | CertificateError::TooLarge(_)
             | CertificateError::Empty
             | CertificateError::OtherIdentity(_) => "answer_unusable",
         },

@@ -43,7 +43,7 @@ pub enum FileErrorKind {
     /// The folder does not let us write.
     FolderNotWritable(Errno),
     /// Somebody else could swap our files in the folder.
-    FolderUnsafe(&'static str),
+    FolderUnsafe(Unsafe),
     /// No room on the file system, or in the quota.
     Full(Errno),
     /// Another process works on the same identity.
@@ -56,6 +56,27 @@ pub enum FileErrorKind {
     Content(&'static str),
 }
 
+/// Why a folder is not safe.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unsafe {
+    /// Everyone may write to it, and it has no sticky bit.
+    OpenToAll,
+    /// It belongs to neither root nor us.
+    OfAnother,
+    /// A link or a file stands where our folder should.
+    NoFolder,
+}
+
+impl Unsafe {
+    fn words(self) -> &'static str {
+        match self {
+            Self::OpenToAll => "everyone may write to it",
+            Self::OfAnother => "it belongs to another user",
+            Self::NoFolder => "it is not a folder of ours",
+        }
+    }
+}
+
 impl FileErrorKind {
     fn words(&self) -> String {
         match self {
@@ -64,7 +85,7 @@ impl FileErrorKind {
             Self::NotAFile => "it is not a regular file".into(),
             Self::FolderMissing => "no such folder".into(),
             Self::FolderNotWritable(errno) => format!("the folder cannot be written ({})", name(*errno)),
-            Self::FolderUnsafe(why) => format!("the folder is not safe: {why}"),
+            Self::FolderUnsafe(why) => format!("the folder is not safe: {}", why.words()),
             Self::Full(errno) => format!("no space left ({})", name(*errno)),
             Self::InUse => "another run works on it".into(),
             Self::System(errno) => name(*errno),
@@ -119,10 +140,10 @@ impl Folder {
         let stat = fs::fstat(&fd).map_err(|e| fail(FileErrorKind::System(e)))?;
         let mode = Mode::from_raw_mode(stat.st_mode);
         if mode.contains(Mode::WOTH) && !mode.contains(Mode::SVTX) {
-            return Err(fail(FileErrorKind::FolderUnsafe("everyone may write to it")));
+            return Err(fail(FileErrorKind::FolderUnsafe(Unsafe::OpenToAll)));
         }
         if stat.st_uid != 0 && stat.st_uid != rustix::process::geteuid().as_raw() {
-            return Err(fail(FileErrorKind::FolderUnsafe("it belongs to another user")));
+            return Err(fail(FileErrorKind::FolderUnsafe(Unsafe::OfAnother)));
         }
         Ok(Self { fd, path })
     }
@@ -175,13 +196,13 @@ impl Folder {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let fd = fs::openat(&self.fd, name, flags, Mode::empty()).map_err(|e| match e {
             Errno::LOOP | Errno::NOTDIR => {
-                FileError { action: "use", path: path.clone(), kind: FileErrorKind::FolderUnsafe("it is not a folder of ours") }
+                FileError { action: "use", path: path.clone(), kind: FileErrorKind::FolderUnsafe(Unsafe::NoFolder) }
             }
             errno => error("open", &path, errno),
         })?;
         let stat = fs::fstat(&fd).map_err(|e| error("look at", &path, e))?;
         if stat.st_uid != rustix::process::geteuid().as_raw() {
-            let kind = FileErrorKind::FolderUnsafe("it belongs to another user");
+            let kind = FileErrorKind::FolderUnsafe(Unsafe::OfAnother);
             return Err(FileError { action: "use", path, kind });
         }
         if Mode::from_raw_mode(stat.st_mode) != Mode::RWXU {

@@ -9,7 +9,13 @@ use ziti_enroller::error::Error;
 
 fn main() -> ExitCode {
     let inherited = process::leave_nothing_behind();
-    let args = Args::parse();
+    let args = match Args::parse() {
+        Ok(args) => args,
+        Err(mistyped) => {
+            let error = mistyped.for_a_script();
+            return report::failure(&error, report::Format::Json, process::keep_stdout_for_the_result());
+        }
+    };
     let stdout = process::keep_stdout_for_the_result();
     cli::start_logging(args.verbose);
     let format = args.format;

@@ -14,8 +14,8 @@ use rustls::crypto::{WebPkiSupportedAlgorithms, verify_tls12_signature, verify_t
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{CertificateError as TlsCertificateError, DigitallySignedStruct, SignatureScheme};
 
-use crate::certificate::{Anchors, CertificateError, LARGEST_CACERTS, rfc3339};
-use crate::http::{Client, HttpError, Reach, Request, Response};
+use crate::certificate::{Anchors, CertificateError, LARGEST_CACERTS, path_error, rfc3339};
+use crate::http::{Client, HttpError, HttpErrorKind, Reach, Request, Response};
 use crate::jwt::{EnrollmentToken, SignedBy, TokenError, UnverifiedToken};
 use crate::origin::Origin;
 use crate::text::Printable;
@@ -48,7 +48,7 @@ pub enum TrustError {
     #[error("its certificate is for another host")]
     Name,
     /// `cacerts` is not what it must be.
-    #[error("its CA certificates cannot be used: {0}")]
+    #[error("its CA certificates cannot be used")]
     Cacerts(#[source] CertificateError),
     /// `cacerts` was answered with an error.
     #[error("its CA certificates cannot be had: it answered with status {0}")]
@@ -118,7 +118,12 @@ pub fn establish(
         body: None,
         limit: LARGEST_CACERTS,
     };
-    let answer = channel.send(&request)?;
+    let answer = channel.send(&request).map_err(|e| match e {
+        TrustError::Network(HttpError { kind: HttpErrorKind::TooLarge(limit), .. }) => {
+            TrustError::Cacerts(CertificateError::TooLarge(limit))
+        }
+        other => other,
+    })?;
     match answer.status {
         200 => {}
         300..400 => return Err(TrustError::Redirect(answer.location)),
@@ -175,6 +180,9 @@ fn chain_error(error: &rustls::Error, now: UnixTime) -> TrustError {
             TlsCertificateError::UnknownIssuer => chain("none of them has issued it", None),
             TlsCertificateError::InvalidPurpose | TlsCertificateError::InvalidPurposeContext { .. } => {
                 chain("it is not for servers", None)
+            }
+            TlsCertificateError::Other(other) if other.0.is::<webpki::Error>() => {
+                chain(&other.0.downcast_ref().map(path_error).unwrap_or_default(), None)
             }
             other => chain(&format!("{other:?}").chars().take_while(|c| c.is_ascii_alphanumeric()).collect::<String>(), None),
         },

@@ -7,9 +7,11 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Arg, CommandFactory, FromArgMatches, Parser, Subcommand};
+use ziti_enroller::error::Error;
 use ziti_enroller::flow::Patience;
 use ziti_enroller::http::Reach;
 use ziti_enroller::key::Providers;
+use ziti_enroller::text::Hint;
 
 use super::report::Format;
 use enroll::{Enroll, EnrollArgs, options_of};
@@ -65,10 +67,18 @@ struct Typed {
     #[command(subcommand)]
     command: TypedCommand,
     /// How results and errors are written
-    #[arg(long, global = true, value_enum, default_value = "text", env = "ZITI_ENROLLER_FORMAT", hide_env = true)]
+    #[arg(
+        long,
+        global = true,
+        display_order = 100,
+        value_enum,
+        default_value = "text",
+        env = "ZITI_ENROLLER_FORMAT",
+        hide_env = true
+    )]
     format: Format,
     /// Say more; twice: phases with their times
-    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    #[arg(short, long, global = true, display_order = 101, action = clap::ArgAction::Count)]
     verbose: u8,
 }
 
@@ -116,9 +126,14 @@ pub struct PinArgs {
 }
 
 impl Args {
-    /// Reads the command line of this process; prints help and mistakes as clap does, and ends with 0 or 2.
-    pub fn parse() -> Self {
-        Self::from(std::env::args_os()).unwrap_or_else(|e| e.exit())
+    /// Reads the command line of this process.
+    ///
+    /// # Errors
+    /// What clap says of it: help and version too.
+    pub fn parse() -> Result<Self, Mistyped> {
+        let arguments: Vec<OsString> = std::env::args_os().collect();
+        let format = format_of(&arguments);
+        Self::from(arguments).map_err(|error| Mistyped { error, format })
     }
 
     fn from(arguments: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
@@ -141,6 +156,34 @@ impl Args {
         let (reach, limits) = (limits.reach(), limits.limits());
         Ok(Self { command, pins, format: typed.format, verbose: typed.verbose, reach, patience, limits })
     }
+}
+
+/// A command line that clap does not take, or that asks for help.
+#[derive(Debug)]
+pub struct Mistyped {
+    error: clap::Error,
+    format: Format,
+}
+
+impl Mistyped {
+    /// The mistake, for a script that reads JSON; everything else is printed as clap does it, and the program ends.
+    pub fn for_a_script(self) -> Error {
+        if self.format == Format::Text || !self.error.use_stderr() {
+            self.error.exit();
+        }
+        let said = self.error.to_string();
+        let message = said.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned();
+        Error::Usage { message, hint: Some(Hint::say("see what there is with --help")) }
+    }
+}
+
+/// The format that is asked for, as far as it can be told before the rest is understood.
+fn format_of(arguments: &[OsString]) -> Format {
+    let json = |value: &OsString| value == "json";
+    let typed = arguments.iter().position(|a| a == "--format").map(|at| arguments.get(at + 1).is_some_and(json));
+    let typed = typed.or_else(|| arguments.iter().any(|a| a == "--format=json").then_some(true));
+    let asked = typed.unwrap_or_else(|| std::env::var_os("ZITI_ENROLLER_FORMAT").is_some_and(|value| json(&value)));
+    if asked { Format::Json } else { Format::Text }
 }
 
 /// The command line, with the options that providers declare.
@@ -179,7 +222,6 @@ fn with_default_command(arguments: impl IntoIterator<Item = OsString>) -> Vec<Os
 
 #[cfg(test)]
 mod tests {
-    use ziti_enroller::error::Error;
     use ziti_enroller::flow::enroll::stage::KeyWish;
 
     use super::*;

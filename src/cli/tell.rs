@@ -57,8 +57,15 @@ impl Watch for Tell {
         let mut entered = self.entered.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         match event {
             Event::Note(text) => say(&format!("note: {text}")),
-            Event::Waiting { why, pause } if pause.is_zero() => say(&format!("note: {why}; trying again")),
-            Event::Waiting { why, pause } => say(&format!("note: {why}; trying again in {} s", pause.as_secs_f64().ceil())),
+            Event::Waiting { why, pause } => {
+                let when = match pause.as_millis() {
+                    0 => String::new(),
+                    length @ 1..1000 => format!(" in {length} ms"),
+                    _ => format!(" in {} s", pause.as_secs_f64().ceil()),
+                };
+                // The controller's own sentences may end with a full stop.
+                say(&format!("note: {}; trying again{when}", why.trim_end_matches('.')));
+            }
             Event::Entering(stage) => {
                 self.standing.enters(stage);
                 *entered = Instant::now();

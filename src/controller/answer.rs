@@ -63,9 +63,15 @@ pub struct Refusal {
     pub cause: Option<Printable>,
 }
 
+/// In place of a code that is not there.
+const NO_CODE: &str = "NO_CODE";
+
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} (status {})", self.code, self.status)?;
+        match self.code.as_str() {
+            NO_CODE => write!(f, "status {} without an error code", self.status)?,
+            code => write!(f, "{code} (status {})", self.status)?,
+        }
         for part in std::iter::once(&self.message).chain(&self.cause).filter(|p| !p.as_str().is_empty()) {
             write!(f, ": {part}")?;
         }
@@ -86,7 +92,7 @@ impl Refusal {
         let excerpt = &answer.body[..answer.body.len().min(512)];
         Self {
             status: answer.status,
-            code: text(error.get("code")).unwrap_or_else(|| Printable::new("NO_CODE")),
+            code: text(error.get("code")).unwrap_or_else(|| Printable::new(NO_CODE)),
             message: text(error.get("message")).unwrap_or_else(|| Printable::from_bytes(excerpt)),
             cause: cause.or_else(|| text(error.get("causeMessage"))),
         }
@@ -267,8 +273,8 @@ mod tests {
             read(400, r#"{"error":{"code":"A","message":"b","cause":{"field":"f","reason":"r"}}}"#),
             "A (status 400): b: r"
         );
-        assert_eq!(read(500, ""), "NO_CODE (status 500)");
-        assert_eq!(read(502, "<html>\u{1b}"), "NO_CODE (status 502): <html>\\u{1b}");
+        assert_eq!(read(500, ""), "status 500 without an error code");
+        assert_eq!(read(502, "<html>\u{1b}"), "status 502 without an error code: <html>\\u{1b}");
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use super::{Error, Spent};
 use crate::controller::ControllerError;
-use crate::files::{FileError, FileErrorKind};
+use crate::files::{FileError, FileErrorKind, Unsafe};
 use crate::http::{HttpError, HttpErrorKind};
 use crate::journal::JournalError;
 use crate::jwt::TokenError;
@@ -19,7 +19,7 @@ impl Error {
             Self::Trust { controller, source } => trust_hint(controller, source),
             Self::Network { source, .. } => network_hint(source),
             Self::NotNow { .. } => Some(Hint::say("run the same command again in a while")),
-            Self::Key { source, .. } => match source {
+            Self::Key { source, .. } | Self::IdentityKey { source, .. } => match source {
                 KeyError::File(source) => file_hint(source, self.spent()),
                 KeyError::Other(_) => None,
                 KeyError::Reference(fault)
@@ -136,20 +136,28 @@ fn authenticator_placeholder(subject: &str) -> String {
 fn file_hint(error: &FileError, spent: Spent) -> Option<Hint> {
     let again = match spent {
         Spent::No => "then run the same command again",
-        Spent::Yes | Spent::Unknown => "then run the same command again: it goes on from the answer that is kept",
+        Spent::Yes => "then run the same command again: it goes on from the answer that is kept",
+        Spent::Unknown => "then run the same command again: it goes on from where it stopped",
     };
     let path = error.path.to_string_lossy();
     match error.kind {
+        // Another name would leave what the token has bought behind.
+        FileErrorKind::Exists | FileErrorKind::Symlink | FileErrorKind::NotAFile if spent != Spent::No => {
+            Some(Hint::say(format!("move it away, {again}")))
+        }
         FileErrorKind::Exists => Some(Hint::say("give --force to replace it, or another name with --out")),
         FileErrorKind::Symlink | FileErrorKind::NotAFile => Some(Hint::say("give another name with --out")),
         FileErrorKind::FolderMissing => Some(Hint::run("make the folder", format!("mkdir -p {}", shell_word(&path)))),
         FileErrorKind::FolderNotWritable(_) => {
             Some(Hint::say(format!("run this as a user who may write there, or give another place; {again}")))
         }
-        FileErrorKind::FolderUnsafe(_) => Some(Hint::run(
+        FileErrorKind::FolderUnsafe(Unsafe::OpenToAll) => Some(Hint::run(
             "anybody who may swap files there could read or replace the identity",
             format!("chmod o-w {}", shell_word(&path)),
         )),
+        FileErrorKind::FolderUnsafe(Unsafe::OfAnother | Unsafe::NoFolder) => {
+            Some(Hint::say("give another place with --out, or see who has put it there and move it away"))
+        }
         FileErrorKind::Full(_) => Some(Hint::say(format!("make room on that file system, {again}"))),
         FileErrorKind::InUse => Some(Hint::say("wait until the other run has ended")),
         FileErrorKind::System(_) => Some(Hint::say(format!("repair that, {again}"))),
@@ -160,7 +168,7 @@ fn file_hint(error: &FileError, spent: Spent) -> Option<Hint> {
 fn login_hint(error: &ControllerError) -> Option<Hint> {
     match error {
         ControllerError::Refused(_) => Some(Hint::say(
-            "the controller gives no reason: the identity may be disabled or deleted, enrolled anew, or its certificate expired",
+            "have the administrator look at the identity: it may be disabled or deleted, enrolled anew, or its certificate expired",
         )),
         ControllerError::Trust(_) | ControllerError::Form(_) => None,
     }

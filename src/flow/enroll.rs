@@ -5,6 +5,7 @@
 
 pub mod stage;
 
+mod arrival;
 mod live;
 mod work;
 
@@ -109,7 +110,7 @@ pub fn enroll(request: Request, world: &World<'_>) -> Result<Enrolled, Error> {
 /// The walk from `stage` on, with means of its own.
 fn go_on(stage: Stage, request: &Request, world: &World<'_>, work: &mut WorkFolder) -> Result<Enrolled, Error> {
     let mut live = Live::new(request, world, work.folder());
-    walk(stage, &mut work.journal, world.watch, spent, |stage| match stage {
+    let reached = walk(stage, &mut work.journal, world.watch, spent, |stage| match stage {
         Stage::Fresh => Ok(Next::Learnt(Record::Intent(intent(request, None)))),
         Stage::Intended(s) => live.meet_controller(s),
         Stage::Trusted(s) => live.choose_key(s),
@@ -122,7 +123,7 @@ fn go_on(stage: Stage, request: &Request, world: &World<'_>, work: &mut WorkFold
         Stage::Refused(s, why) => Err(live.clean_up(s, why)),
         Stage::Done(_) => Ok(Next::Arrived),
     })?;
-    live.enrolled()
+    live.enrolled(&reached)
 }
 
 fn remove_token(request: &Request, world: &World<'_>) {
@@ -141,10 +142,13 @@ fn begin(request: &Request, world: &World<'_>) -> Result<(WorkFolder, Stage), Er
         place.refuse_existing(request.force).map_err(local)?;
         check_expiry(&request.token, world)?;
     }
-    let (mut work, stage) = WorkFolder::open(place.clone(), world.watch)?;
+    let (mut work, stage) = WorkFolder::open(place.clone())?;
     let known = stage.intent().cloned();
     let same_token = known.as_ref().is_none_or(|i| i.token == request.token.digest());
     let stage = if same_token {
+        if !matches!(stage, Stage::Fresh) {
+            note(world, &format!("going on with the enrollment that stopped at stage `{}`", stage.name()));
+        }
         stage
     } else {
         let known = known.unwrap_or_else(|| intent(request, None));
@@ -156,7 +160,7 @@ fn begin(request: &Request, world: &World<'_>) -> Result<(WorkFolder, Stage), Er
             }
             let aside = work.set_aside().map_err(local)?;
             note(world, &format!("the unfinished enrollment is kept in {}", aside.display()));
-            let (fresh, stage) = WorkFolder::open(place.clone(), world.watch)?;
+            let (fresh, stage) = WorkFolder::open(place.clone())?;
             work = fresh;
             stage
         } else {

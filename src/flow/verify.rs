@@ -92,10 +92,7 @@ fn open(path: &Path, world: &World<'_>) -> Result<OpenedIdentity, Error> {
     let identity = read_identity(path)?;
     OpenedIdentity::open(identity, &world.providers, &world.access).map_err(|error| match error {
         OpenError::Identity(source) => Error::Identity { path: path.to_owned(), source },
-        OpenError::Key(source) => {
-            let uri = Box::new(crate::key::KeyUri::file(path));
-            Error::Key { uri, source, spent: Spent::Yes }
-        }
+        OpenError::Key(source) => Error::IdentityKey { identity: path.to_owned(), source },
     })
 }
 
@@ -112,6 +109,10 @@ fn login_error(controller: &str, opened: &OpenedIdentity, error: ControllerError
             Error::Login { controller: controller.to_owned(), source }
         }
         ControllerError::Trust(source) => Error::trust(controller, source),
+        // Too busy, or in trouble: that says nothing about the identity.
+        ControllerError::Refused(why) if matches!(why.status, 429 | 500..=599) => {
+            Error::NotNow { controller: controller.to_owned(), why: why.to_string() }
+        }
         source => Error::Login { controller: controller.to_owned(), source },
     }
 }

@@ -10,7 +10,7 @@ use super::{TokenError, malformed};
 
 /// The bytes of a segment.
 pub(super) fn decode(what: &str, segment: &str) -> Result<Vec<u8>, TokenError> {
-    BASE64_URL_SAFE_NO_PAD.decode(segment).map_err(|_| malformed(format!("its {what} is not base64url without padding")))
+    BASE64_URL_SAFE_NO_PAD.decode(segment).map_err(|_| malformed(format!("its {what} part is not base64url without padding")))
 }
 
 /// The JSON object of a segment; no name stands in it twice.
@@ -18,7 +18,7 @@ pub(super) fn object(what: &str, segment: &str) -> Result<Map<String, Value>, To
     let bytes = decode(what, segment)?;
     let unique: Unique = serde_json::from_slice(&bytes).map_err(|e| {
         let twice = e.to_string().contains(TWICE);
-        malformed(format!("its {what} {}", if twice { "has the same name twice" } else { "is not a JSON object" }))
+        malformed(format!("its {what} part {}", if twice { "has the same name twice" } else { "is not a JSON object" }))
     })?;
     Ok(unique.0)
 }

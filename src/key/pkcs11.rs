@@ -60,7 +60,7 @@ static OPTIONS: [ProviderOption; 2] = [
         value: "LABEL|SERIAL|URI",
         attribute: "token",
         variable: "",
-        help: "token by label, serial or pkcs11: URI, where the module shows several",
+        help: "Token by label, serial or pkcs11: URI, where the module shows several",
     },
 ];
 

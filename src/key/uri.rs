@@ -117,7 +117,8 @@ impl FromStr for KeyUri {
             let path = rest.strip_prefix("//").unwrap_or(rest);
             let path = percent_decode("file", path)?;
             let path = String::from_utf8(path).map_err(|_| UriError::Text("file".into()))?;
-            return if path.is_empty() { Err(UriError::Scheme) } else { Ok(Self::file(Path::new(&path))) };
+            // Without a path it is the place as a whole: the journal says so of a key that is in the identity.
+            return Ok(if path.is_empty() { Self::new(&scheme) } else { Self::file(Path::new(&path)) });
         }
         let (path, query) = rest.split_once('?').unwrap_or((rest, ""));
         let uri = Self { attributes: parse(path, ';')?, query: parse(query, '&')?, ..Self::new(&scheme) };
@@ -263,6 +264,13 @@ mod tests {
         assert_eq!(parsed("/a/k.pem").to_string(), "file:/a/k.pem");
         assert_eq!(parsed("file:///a%20b/k.pem").file_path(), Some(Path::new("/a b/k.pem")));
         assert_eq!(parsed("file:/a%20b/k.pem").to_string(), "file:/a%20b/k.pem");
+    }
+
+    #[test]
+    fn reads_a_place_as_a_whole() {
+        for place in ["file", "pkcs11"] {
+            assert_eq!(parsed(&KeyUri::new(place).to_string()), KeyUri::new(place));
+        }
     }
 
     #[test]

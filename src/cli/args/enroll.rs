@@ -189,7 +189,10 @@ impl Enroll {
                 let known: Vec<&str> = providers.iter().map(KeyProvider::name).collect();
                 usage_with(format!("there is no provider `{name}`"), format!("known are {}", known.join(", ")))
             })?,
-            (None, Some(uri)) => providers.of(uri).map_err(|e| usage(e.to_string()))?,
+            (None, Some(uri)) => providers.of(uri).map_err(|e| Error::Usage {
+                message: e.to_string(),
+                hint: e.fault().and_then(|fault| fault.hint.as_deref().cloned()),
+            })?,
             (None, None) => providers.named("file").ok_or_else(|| usage("--provider is missing"))?,
         };
         if let Some(uri) = named.as_ref().filter(|u| u.scheme() != provider.scheme()) {

@@ -8,17 +8,17 @@ use std::time::Duration;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 
-use super::stage::{Intent, KeyFact, KeyWish, Keyed, Ready, Record, Trusted};
+use super::stage::{Intent, KeyFact, KeyWish, Keyed, Ready, Record, Stage, Trusted};
 use super::work::Work;
-use super::{Enrolled, EnrolledKey, Request, exists, note, sentence, within};
-use crate::certificate::{Chain, Summary, rfc3339};
+use super::{Enrolled, Request, arrival, exists, note, sentence, within};
+use crate::certificate::{Chain, rfc3339};
 use crate::controller::{Controller, Failure, Outcome, Refusal, Submission};
 use crate::csr::Csr;
 use crate::error::{Error, IssuedError, Spent};
-use crate::flow::{CertificateSummary, IdentitySummary, Next, World, pause};
-use crate::identity::Identity;
+use crate::flow::{Next, World, pause};
+use crate::identity::{Identity, IdentityError};
 use crate::jwt::{Brings, EnrollmentToken};
-use crate::key::{Answer, Key, KeyError, KeyOwner, KeyPlan, KeyReference, KeyUri, NewKey, PublicKey, Readers};
+use crate::key::{Answer, Key, KeyError, KeyOwner, KeyPlan, KeyReference, KeyUri, NewKey};
 use crate::trust::{self, TrustError};
 
 /// Longest `Retry-After` that is obeyed.
@@ -155,13 +155,21 @@ impl<'a> Live<'a> {
     }
 
     /// The key, opened anew in a run that did not begin with it.
-    fn key(&mut self, fact: &KeyFact) -> Result<Arc<dyn Key>, Error> {
+    fn key(&mut self, intent: &Intent, fact: &KeyFact) -> Result<Arc<dyn Key>, Error> {
         if let Some(key) = &self.key {
             return Ok(key.clone());
         }
         let failed = |source| Error::Key { uri: Box::new(fact.uri.clone()), source, spent: Spent::No };
         let provider = self.world.providers.of(&fact.uri).map_err(failed)?;
-        let key = provider.open(&fact.uri, &self.world.access).map_err(failed)?;
+        let key = if fact.created && fact.reference.is_none() {
+            // It waits for the identity that will hold it, which its name alone does not say.
+            let plan = KeyPlan { uri: fact.uri.clone(), there_already: false, outlives_us: false };
+            let origin = intent.origin.to_string();
+            self.wish(intent, &origin, |wish| provider.generate(&plan, wish, &self.world.access))
+        } else {
+            provider.open(&fact.uri, &self.world.access)
+        };
+        let key = key.map_err(failed)?;
         if BASE64_STANDARD.encode(key.public_key().spki()) != fact.spki {
             let message = "another key is there now than when this enrollment began";
             return Err(failed(KeyError::Selection(crate::key::Fault::new("key_not_found", message))));
@@ -172,7 +180,7 @@ impl<'a> Live<'a> {
 
     /// The request is signed, and its signature checked.
     pub(super) fn prepare(&mut self, stage: &Keyed) -> Learnt {
-        let key = self.key(&stage.key)?;
+        let key = self.key(&stage.trusted.intent, &stage.key)?;
         match self.request.token.method().brings() {
             Brings::Csr => {
                 let failed = |source| Error::Key { uri: Box::new(stage.key.uri.clone()), source, spent: Spent::No };
@@ -251,8 +259,7 @@ impl<'a> Live<'a> {
         let answer =
             self.work.answer().map_err(local)?.ok_or_else(|| Error::Unexpected("the answer is not where it was put".into()))?;
         let fact = &stage.keyed.key;
-        let public = BASE64_STANDARD.decode(&fact.spki).ok().and_then(|der| PublicKey::from_spki(&der).ok());
-        let public = public.ok_or_else(|| Error::Unexpected("the journal holds no public key".into()))?;
+        let public = arrival::public_key(fact)?;
         let issued = answer.issued().map_err(|why| self.quarantine(&answer.body, IssuedError::Answer(why)))?;
         let anchors = &stage.keyed.trusted.anchors;
         let checked = Chain::from_pem(&issued.cert).and_then(|chain| {
@@ -267,7 +274,7 @@ impl<'a> Live<'a> {
             Some(text) => KeyReference::names(text),
             None => {
                 let failed = |source| Error::Key { uri: Box::new(fact.uri.clone()), source, spent: Spent::Yes };
-                self.key(fact)?.reference().map_err(failed)?
+                self.key(intent, fact)?.reference().map_err(failed)?
             }
         };
         let own = Identity::api_of(&intent.origin);
@@ -278,11 +285,11 @@ impl<'a> Live<'a> {
         // What will be read is what was meant.
         let read = Identity::parse(text.as_bytes()).map_err(|e| self.quarantine(&issued.cert, e.into()))?;
         if read.key.holds_the_key() != fact.reference.is_none() {
-            return Err(self.quarantine(&issued.cert, crate::identity::IdentityError::HoldsAKey.into()));
+            return Err(self.quarantine(&issued.cert, IdentityError::HoldsAKey.into()));
         }
         self.publish(&text)?;
         let readers = self.world.providers.readers(&read.key, Some(&fact.facts));
-        self.arrived = Some(self.report(stage, &public, &summary, readers)?);
+        self.arrived = Some(arrival::report(self.world, &self.work, stage, &summary, readers)?);
         Ok(Next::Learnt(Record::Done))
     }
 
@@ -309,35 +316,6 @@ impl<'a> Live<'a> {
                 Error::Issued { source, kept: self.work.folder().path().to_owned() }
             }
         }
-    }
-
-    fn report(&self, stage: &Ready, public: &PublicKey, summary: &Summary, readers: Readers) -> Result<Enrolled, Error> {
-        let fact = &stage.keyed.key;
-        let failed = |source| Error::Key { uri: Box::new(fact.uri.clone()), source, spent: Spent::Yes };
-        let provider = self.world.providers.of(&fact.uri).map_err(failed)?;
-        let held = fact.reference.is_none();
-        Ok(Enrolled {
-            identity: IdentitySummary {
-                id: stage.intent().subject.clone(),
-                controller: stage.intent().origin.to_string(),
-                file: self.work.out().display().to_string(),
-            },
-            key: EnrolledKey {
-                provider: provider.name(),
-                reference: if held { format!("{}:", provider.scheme()) } else { fact.uri.to_string() },
-                algorithm: public.algorithm().to_string(),
-                spki_sha256: crate::text::hex(&public.sha256()),
-                created: fact.created,
-                extractable: match fact.facts.extractable {
-                    Answer::Yes => Some(true),
-                    Answer::No => Some(false),
-                    Answer::Unknown => None,
-                },
-            },
-            token: fact.facts.place.clone(),
-            certificate: CertificateSummary::from(summary),
-            readers,
-        })
     }
 
     /// A definite no: a key that we made for this enrollment is deleted, and that is said.
@@ -373,7 +351,12 @@ impl<'a> Live<'a> {
         Ok(())
     }
 
-    pub(super) fn enrolled(self) -> Result<Enrolled, Error> {
-        self.arrived.ok_or_else(|| Error::Unexpected("the enrollment ended before and is not reported twice".into()))
+    /// What the enrollment gave, once it has `reached` its end: in this run, or in one that was killed after that.
+    pub(super) fn enrolled(self, reached: &Stage) -> Result<Enrolled, Error> {
+        match (&self.arrived, reached) {
+            (Some(enrolled), _) => Ok(enrolled.clone()),
+            (None, Stage::Done(ready)) => arrival::in_place(self.world, &self.work, ready),
+            (None, _) => Err(Error::Unexpected("the enrollment has ended before its end".into())),
+        }
     }
 }

@@ -79,7 +79,7 @@ struct Kept {
 
 impl WorkFolder {
     /// Opens or makes it, holds it, and reads where the enrollment stands.
-    pub(super) fn open(output: Output, watch: &dyn Watch) -> Result<(Self, Stage), Error> {
+    pub(super) fn open(output: Output) -> Result<(Self, Stage), Error> {
         let local = |source| Error::Local { source, spent: Spent::No };
         let folder = Arc::new(output.folder.private(&output.work_name).map_err(local)?);
         let lock = folder.lock().map_err(local)?;
@@ -92,12 +92,7 @@ impl WorkFolder {
             journal.append(&Record::Answered).map_err(unknown)?;
             stage = stage.after(Record::Answered).map_err(|_| unknown(damaged()))?;
         }
-        let work = Self { output, folder, journal, lock };
-        if !matches!(stage, Stage::Fresh) {
-            let text = format!("going on with the enrollment that stopped at stage `{}`", stage.name());
-            watch.event(&Event::Note(&text)).map_err(|source| Error::Interrupted { source, spent: super::spent(&stage) })?;
-        }
-        Ok((work, stage))
+        Ok((Self { output, folder, journal, lock }, stage))
     }
 
     pub(super) fn folder(&self) -> Work {

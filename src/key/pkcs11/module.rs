@@ -58,8 +58,9 @@ impl Module {
     pub(super) fn load(path: &Path) -> Result<Self, KeyError> {
         // What was judged is what is loaded, whatever happens to a link on the way meanwhile.
         let target = judge(path)?;
-        let _call = doing("dlopen");
+        let loading = doing("dlopen");
         let pkcs11 = Pkcs11::new(target).map_err(|error| unloadable(path, error))?;
+        drop(loading);
         // It stays mapped for the life of the process: what C_Initialize has started is never stopped.
         std::mem::forget(pkcs11.clone());
         let module = Self { path: path.to_owned(), pkcs11 };
@@ -82,8 +83,9 @@ impl Module {
 
     /// What the slots hold, as the module describes it now.
     pub(super) fn tokens(&self) -> Result<Shown, KeyError> {
-        let _call = doing("C_GetSlotList");
+        let listing = doing("C_GetSlotList");
         let slots = self.pkcs11.get_slots_with_token().map_err(|e| self.refused("shows no slots", &e))?;
+        drop(listing);
         let mut shown = Shown { tokens: Vec::new(), unread: None };
         for slot in slots {
             let _call = doing("C_GetTokenInfo");
@@ -163,8 +165,8 @@ fn judge(path: &Path) -> Result<PathBuf, KeyError> {
             return Err(missing(format!("there is no module {}", path.display())));
         }
         Err(error) => {
-            let fault = Fault::new("module_refused", format!("module {} cannot be reached", path.display()));
-            return Err(KeyError::Unavailable(fault.because(error)));
+            let message = format!("module {} cannot be reached ({})", path.display(), error.kind());
+            return Err(KeyError::Unavailable(Fault::new("module_refused", message)));
         }
     };
     let us = rustix::process::geteuid().as_raw();
@@ -190,6 +192,11 @@ fn judge(path: &Path) -> Result<PathBuf, KeyError> {
         if owner != 0 && owner != us {
             return unsafe_to_load("belongs to another user");
         }
+    }
+    // The dynamic loader would say the same of this as of a file that is no library.
+    if let Err(error) = fs::File::open(&target) {
+        let message = format!("module {} cannot be read ({})", path.display(), error.kind());
+        return Err(KeyError::Unavailable(Fault::new("module_refused", message)));
     }
     Ok(target)
 }

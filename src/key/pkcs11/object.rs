@@ -77,8 +77,9 @@ pub(super) fn described(session: &Session, handle: ObjectHandle) -> Result<Optio
 
 /// Objects that fit a template, with their names.
 pub(super) fn search(session: &Session, template: &[Attribute]) -> Result<Vec<Object>, Error> {
-    let _call = doing("C_FindObjects");
+    let finding = doing("C_FindObjects");
     let handles = session.find_objects(template)?;
+    drop(finding);
     handles.into_iter().filter_map(|handle| described(session, handle).transpose()).collect()
 }
 

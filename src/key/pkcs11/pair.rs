@@ -134,7 +134,9 @@ impl Found {
 }
 
 fn ambiguous<'a>(keys: impl Iterator<Item = &'a Object>, name: &Name, place: &str) -> KeyError {
-    let all: Vec<String> = keys.map(Object::to_string).collect();
+    let mut all: Vec<String> = keys.map(Object::to_string).collect();
+    // Tokens list in no order.
+    all.sort();
     let fault = Fault::new("key_ambiguous", format!("{place} has {} keys with {name}: {}", all.len(), all.join(", ")));
     KeyError::Selection(fault.hint(Hint::say("say which with both id= and object=, or delete those that are not needed")))
 }

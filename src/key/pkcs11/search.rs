@@ -87,5 +87,7 @@ fn listed(keys: &[Object], none: &str, some: &str) -> String {
         return none.to_owned();
     }
     let more = if keys.len() > NAMED { format!(" and {} more", keys.len() - NAMED) } else { String::new() };
-    format!("{some} {}{more}", keys.iter().take(NAMED).map(Object::to_string).collect::<Vec<_>>().join(", "))
+    let mut named: Vec<String> = keys.iter().take(NAMED).map(Object::to_string).collect();
+    named.sort();
+    format!("{some} {}{more}", named.join(", "))
 }
