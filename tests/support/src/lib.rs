@@ -14,6 +14,7 @@
 //! ```
 
 pub mod controller;
+pub mod figures;
 pub mod pki;
 pub mod program;
 pub mod relay;

@@ -1,0 +1,469 @@
+//! Keys wherever they live: the same stories over every provider, and those that only a token can tell.
+//!
+//! A provider that joins is a [`Fixture`] and one more line in `everywhere!`.
+
+use std::fs;
+
+use serde_json::json;
+use ziti_enroller_support::{Controller, KeyType, Options, Program, figures};
+
+use crate::machine::{Failed, Fixture, InFiles, InToken, Machine, report, text};
+
+/// Each story as a test of each provider.
+macro_rules! everywhere {
+    ($($story:ident),* $(,)?) => {
+        everywhere!(@of file InFiles $($story)*);
+        everywhere!(@of pkcs11 InToken $($story)*);
+    };
+    (@of $provider:ident $fixture:ident $($story:ident)*) => {
+        mod $provider {
+            $(
+                #[test]
+                fn $story() {
+                    super::$story::<super::$fixture>();
+                }
+            )*
+        }
+    };
+}
+
+everywhere!(
+    makes_a_key_of_every_type,
+    uses_the_key_that_a_reference_names,
+    uses_a_key_of_every_type_that_is_there,
+    makes_the_key_that_a_reference_names,
+    refuses_to_overwrite_an_existing_key,
+    says_that_no_key_is_there,
+    refuses_a_reference_of_another_provider,
+    signs_from_many_threads,
+);
+
+fn makes_a_key_of_every_type<F: Fixture>() {
+    let controller = Controller::start(Options::default());
+    for algorithm in ["p256", "p384", "rsa2048", "rsa3072", "rsa4096"] {
+        let machine = Machine::<F>::new();
+        let token = controller.issue("gate-7");
+        let said = report(&machine.enroll(&token).args(["--key-alg", algorithm]).run());
+        assert_eq!((&said["key"]["algorithm"], &said["key"]["provider"]), (&json!(algorithm), &json!(F::PROVIDER)));
+        let verified = report(&machine.verify(&token).run());
+        assert_eq!(
+            (&verified["key"]["algorithm"], &verified["key"]["spki_sha256"]),
+            (&json!(algorithm), &said["key"]["spki_sha256"])
+        );
+    }
+    assert!(controller.violations().is_empty(), "{:?}", controller.violations());
+}
+
+fn uses_the_key_that_a_reference_names<F: Fixture>() {
+    let controller = Controller::start(Options::default());
+    let machine = Machine::<F>::new();
+    machine.keys.make("mine", KeyType::P256);
+    machine.keys.make("other", KeyType::P256);
+    let mine = machine.keys.reference("mine");
+    let token = controller.issue("gate-7");
+    let said = report(&machine.enroll_with(&token).args(["--key", &mine]).run());
+    assert_eq!((&said["key"]["created"], &said["key"]["provider"]), (&json!(false), &json!(F::PROVIDER)));
+    assert_eq!(machine.keys.private_keys(), 2);
+    let identity = machine.identity(&token);
+    assert!(!identity.text.contains("PRIVATE KEY"), "a key that is elsewhere was copied: {}", identity.text);
+    assert_eq!(machine.keys.public_key_of(identity.key()), identity.public_key());
+    report(&machine.verify(&token).run());
+    // The reference that is reported opens the same key.
+    let again = controller.issue("gate-8");
+    let reference = said["key"]["reference"].as_str().expect("a reference is text");
+    report(&machine.enroll_with(&again).args(["--key", reference]).run());
+    assert_eq!(machine.identity(&again).public_key(), identity.public_key());
+}
+
+fn uses_a_key_of_every_type_that_is_there<F: Fixture>() {
+    let controller = Controller::start(Options::default());
+    let machine = Machine::<F>::new();
+    for (name, kind) in [("ec256", KeyType::P256), ("ec384", KeyType::P384), ("rsa", KeyType::Rsa2048)] {
+        machine.keys.make(name, kind);
+        let token = controller.issue(name);
+        let said = report(&machine.enroll_with(&token).args(["--key", &machine.keys.reference(name)]).run());
+        assert_eq!(said["key"]["algorithm"], json!(kind.to_string()));
+        report(&machine.verify(&token).run());
+    }
+}
+
+fn makes_the_key_that_a_reference_names<F: Fixture>() {
+    let controller = Controller::start(Options::default());
+    let machine = Machine::<F>::new();
+    let mine = machine.keys.reference("mine");
+    let token = controller.issue("gate-7");
+    let said = report(&machine.enroll_with(&token).args(["--key", &mine, "--create", "--key-alg", "rsa2048"]).run());
+    assert_eq!((&said["key"]["created"], &said["key"]["algorithm"]), (&json!(true), &json!("rsa2048")));
+    let identity = machine.identity(&token);
+    assert!(!identity.text.contains("PRIVATE KEY"), "{}", identity.text);
+    assert_eq!(machine.keys.public_keys(), [identity.public_key()]);
+    report(&machine.verify(&token).run());
+    let again = controller.issue("gate-8");
+    assert_eq!(report(&machine.enroll_with(&again).args(["--key", &mine]).run())["key"]["created"], false);
+}
+
+fn refuses_to_overwrite_an_existing_key<F: Fixture>() {
+    let controller = Controller::start(Options::default());
+    let machine = Machine::<F>::new();
+    machine.keys.make("mine", KeyType::P256);
+    let before = machine.keys.public_keys();
+    let token = controller.issue("gate-7");
+    let outcome = machine.enroll_with(&token).args(["--key", &machine.keys.reference("mine"), "--create", "--force"]).run();
+    Failed::with(outcome, 24, "key_exists").says("already").hints("leave out --create to use it").spent("no");
+    assert_eq!((machine.keys.public_keys(), controller.enroll_posts()), (before, 0));
+}
+
+fn says_that_no_key_is_there<F: Fixture>() {
+    let controller = Controller::start(Options::default());
+    let machine = Machine::<F>::new();
+    let token = controller.issue("gate-7");
+    let outcome = machine.enroll_with(&token).args(["--key", &machine.keys.reference("mine")]).run();
+    Failed::with(outcome, 24, "key_not_found").says("mine").spent("no");
+    assert_eq!((machine.keys.private_keys(), controller.enroll_posts()), (0, 0));
+}
+
+fn refuses_a_reference_of_another_provider<F: Fixture>() {
+    let controller = Controller::start(Options::default());
+    let machine = Machine::<F>::new();
+    let other = if F::PROVIDER == "file" { "pkcs11" } else { "file" };
+    let token = controller.issue("gate-7");
+    let outcome = machine.enroll_with(&token).args(["--provider", other, "--key", &machine.keys.reference("mine")]).run();
+    Failed::with(outcome, 2, "usage").says(&format!("--provider {other} does not read")).spent("no");
+    assert_eq!(controller.counts().connections, 0);
+}
+
+/// 1,600 signatures by 8 threads, in a process of their own, for each kind of key.
+fn signs_from_many_threads<F: Fixture>() {
+    let running = std::env::current_exe().expect("the running test knows its own path");
+    let built = running.parent().and_then(|deps| deps.parent()).expect("target/<profile>/deps/<test>");
+    let program = built.join("examples/sign_many");
+    assert!(program.is_file(), "{} is missing: cargo build --example sign_many", program.display());
+    let machine = Machine::<F>::new();
+    for (name, kind) in [("ec256", KeyType::P256), ("rsa", KeyType::Rsa2048)] {
+        machine.keys.make(name, kind);
+        let signs = Program::new(&program).envs(machine.keys.surroundings());
+        let signs = match &machine.keys.pin()[..] {
+            [_, file] => signs.env("ZITI_ENROLLER_PIN_FILE", file),
+            _ => signs,
+        };
+        let outcome = signs.args([&machine.keys.reference(name), "8", "200"]).run();
+        let verified = outcome.stdout.split(' ').next().and_then(|count| count.parse().ok()).unwrap_or(0);
+        figures::record(&format!("signatures of 8 threads that verify, {} {kind}", F::PROVIDER), 1600, verified, "");
+        assert_eq!(outcome.success().stdout, "1600 of 1600 signatures verify\n");
+    }
+}
+
+#[test]
+fn file_key_goes_where_a_bare_path_says_with_mode_0600() {
+    use std::os::unix::fs::PermissionsExt;
+    let controller = Controller::start(Options::default());
+    let machine = Machine::<InFiles>::new();
+    let (token, file) = (controller.issue("gate-7"), machine.path("mine.pem"));
+    report(&machine.enroll_with(&token).arg("--key").arg(&file).arg("--create").run());
+    assert_eq!(file.metadata().expect("the key is there").permissions().mode() & 0o7777, 0o600);
+    assert_eq!(machine.identity(&token).key(), format!("file://{}", file.display()));
+}
+
+mod token {
+    use super::*;
+
+    #[test]
+    fn is_named_with_all_others_when_it_is_unknown() {
+        let controller = Controller::start(Options::default());
+        let machine = Machine::<InToken>::new();
+        let module = text(&machine.keys.hsm.module());
+        let program = machine.enroll_with(&controller.issue("gate-7")).args(["--provider", "pkcs11", "--module", &module]);
+        Failed::with(program.args(["--token", "nowhere"]).run(), 24, "token_not_found")
+            .says("has no token \"nowhere\" that can be used")
+            .hints(&format!("\"ziti-test\" (serial {}", machine.keys.hsm.serial()))
+            .spent("no");
+        assert_eq!(machine.keys.logins(), 0);
+    }
+
+    #[test]
+    fn is_taken_unnamed_when_it_is_the_only_one() {
+        let controller = Controller::start(Options::default());
+        let machine = Machine::<InToken>::new();
+        let module = text(&machine.keys.hsm.module());
+        let program = machine.enroll_with(&controller.issue("gate-7")).args(["--provider", "pkcs11", "--module", &module]);
+        report(&program.run());
+    }
+
+    #[test]
+    fn is_asked_for_when_two_fit() {
+        let controller = Controller::start(Options::default());
+        let mut machine = Machine::<InToken>::new();
+        let second = machine.keys.hsm.add_token("ziti-test", "97531024");
+        let first = machine.keys.hsm.serial().to_owned();
+        let token = controller.issue("gate-7");
+        Failed::with(machine.enroll(&token).run(), 24, "token_ambiguous")
+            .says("2 tokens that fit")
+            .says(&first)
+            .says(&second.serial)
+            .hints("--token and its serial")
+            .spent("no");
+        assert_eq!(machine.keys.logins(), 0);
+        let module = text(&machine.keys.hsm.module());
+        let program = machine.program().args(["enroll", "--format", "json", "--provider", "pkcs11", "--module", &module]);
+        let program = program.arg("--jwt").arg(token.write(machine.folder())).arg("--pin-file").arg(&second.pin_file);
+        assert_eq!(report(&program.args(["--token", &second.serial]).run())["token"]["serial"], json!(second.serial));
+    }
+
+    #[test]
+    fn is_found_by_its_serial_when_its_slot_has_changed() {
+        let controller = Controller::start(Options::default());
+        let mut machine = Machine::<InToken>::new();
+        let token = controller.issue("gate-7");
+        report(&machine.enroll(&token).run());
+        machine.keys.hsm.add_token("another", "97531024");
+        let identity = machine.identity(&token);
+        let (before, after) = identity.key().split_once("slot=0x").expect("a slot");
+        let rest = after.split_once('&').expect("more behind the slot").1;
+        let mut json = identity.json.clone();
+        json["id"]["key"] = json!(format!("{before}slot=0x7&{rest}"));
+        fs::write(machine.out(&token), json.to_string()).expect("the identity is ours");
+        report(&machine.verify(&token).run());
+    }
+
+    #[test]
+    fn module_that_is_missing_or_no_module_is_named() {
+        let controller = Controller::start(Options::default());
+        let machine = Machine::<InToken>::new();
+        let token = controller.issue("gate-7");
+        let enroll = |module: &str| machine.enroll_with(&token).args(["--provider", "pkcs11", "--module", module]).run();
+        Failed::with(enroll("/no/such.so"), 20, "module_missing").says("/no/such.so").spent("no");
+        let text_file = text(&machine.keys.hsm.conf());
+        Failed::with(enroll(&text_file), 20, "module_not_pkcs11").says(&text_file).spent("no");
+        let libc = "/lib/x86_64-linux-gnu/libm.so.6";
+        if fs::exists(libc).expect("a path can be asked for") {
+            Failed::with(enroll(libc), 20, "module_not_pkcs11").says(libc).spent("no");
+        }
+        let outcome = machine.enroll_with(&token).args(["--provider", "pkcs11"]).run();
+        Failed::with(outcome, 20, "module_missing").hints("softhsm").spent("no");
+        assert_eq!(controller.enroll_posts(), 0);
+    }
+
+    #[test]
+    fn is_used_once_and_left_in_peace() {
+        let controller = Controller::start(Options::default());
+        let machine = Machine::<InToken>::new();
+        let token = controller.issue("gate-7");
+        report(&machine.enroll(&token).run());
+        for function in ["C_Initialize", "C_Login", "C_GenerateKeyPair"] {
+            assert_eq!(machine.keys.hsm.count(function), 1, "{function}: {:?}", machine.keys.hsm.calls());
+        }
+        machine.keys.hsm.clear_calls();
+        report(&machine.verify(&token).run());
+        for (function, count) in [("C_Login", 1), ("C_GenerateKeyPair", 0), ("C_DestroyObject", 0), ("C_SetAttributeValue", 0)] {
+            assert_eq!(machine.keys.hsm.count(function), count, "{function}: {:?}", machine.keys.hsm.calls());
+        }
+    }
+}
+
+mod key_in_a_token {
+    use super::*;
+
+    /// Enrolls with the key that was made with this id, and expects exit 24.
+    fn refused(machine: &Machine<InToken>, key: &str, code: &str) -> Failed {
+        let controller = Controller::start(Options::default());
+        let outcome = machine.enroll_with(&controller.issue("gate-7")).args(["--key", key]).run();
+        assert_eq!(controller.enroll_posts(), 0);
+        Failed::with(outcome, 24, code).spent("no")
+    }
+
+    #[test]
+    fn that_is_not_there_is_asked_for_with_those_that_are() {
+        let machine = Machine::<InToken>::new();
+        machine.keys.make("other", KeyType::P256);
+        refused(&machine, &machine.keys.reference("mine"), "key_not_found").says("object=mine").hints("other");
+    }
+
+    #[test]
+    fn without_its_private_half_is_half_a_pair() {
+        let machine = Machine::<InToken>::new();
+        machine.keys.make_pair("mine", "01", KeyType::P256);
+        machine.keys.remove("privkey", "01");
+        refused(&machine, &machine.keys.reference("mine"), "key_half").says("and no private one").hints("cut off");
+    }
+
+    #[test]
+    fn without_any_public_half_is_half_a_pair() {
+        let machine = Machine::<InToken>::new();
+        machine.keys.make_pair("mine", "01", KeyType::P256);
+        machine.keys.remove("pubkey", "01");
+        refused(&machine, &machine.keys.reference("mine"), "key_half")
+            .says("shows its public half")
+            .hints("write the public key");
+    }
+
+    #[test]
+    fn shows_its_public_half_itself_if_it_is_rsa() {
+        let machine = Machine::<InToken>::new();
+        machine.keys.make_pair("mine", "01", KeyType::Rsa2048);
+        machine.keys.remove("pubkey", "01");
+        let controller = Controller::start(Options::default());
+        let token = controller.issue("gate-7");
+        report(&machine.enroll_with(&token).args(["--key", &machine.keys.reference("mine")]).run());
+        report(&machine.verify(&token).run());
+    }
+
+    #[test]
+    fn that_shares_its_id_is_ambiguous() {
+        let machine = Machine::<InToken>::new();
+        machine.keys.make_pair("mine", "01", KeyType::P256);
+        machine.keys.make_pair("other", "01", KeyType::P256);
+        let hsm = &machine.keys.hsm;
+        let key = format!("pkcs11:token={};id=%01?module-path={}", hsm.label(), text(&hsm.module()));
+        refused(&machine, &key, "key_ambiguous").says("2 keys").says("mine").says("other").hints("with both id= and object=");
+    }
+
+    #[test]
+    fn of_another_type_than_asked_is_not_replaced() {
+        let controller = Controller::start(Options::default());
+        let machine = Machine::<InToken>::new();
+        let token = controller.issue("gate-7");
+        report(&machine.enroll(&token).run());
+        let before = machine.keys.objects();
+        let again = controller.re_enroll(token.sub());
+        let outcome = machine.enroll(&again).args(["--force", "--key-alg", "rsa2048"]).run();
+        Failed::with(outcome, 24, "key_type_differs")
+            .says("is p256, and rsa2048 was asked for")
+            .hints("--key-alg p256")
+            .spent("no");
+        assert_eq!((machine.keys.objects(), controller.enroll_posts()), (before, 1));
+    }
+
+    #[test]
+    fn that_can_leave_its_token_is_not_used() {
+        let controller = Controller::start(Options::default());
+        let machine = Machine::<InToken>::new();
+        let make = machine.keys.tool().args(["--keypairgen", "--key-type", "EC:prime256v1", "--label", "mine", "--id", "01"]);
+        make.arg("--extractable").run().success();
+        let token = controller.issue("gate-7");
+        let outcome = machine.enroll_with(&token).args(["--key", &machine.keys.reference("mine")]).run();
+        Failed::with(outcome, 23, "key_not_as_promised").says("CKA_EXTRACTABLE is true").hints("made in the token").spent("no");
+        assert_eq!((machine.keys.private_keys(), controller.enroll_posts()), (1, 0));
+    }
+
+    #[test]
+    fn that_is_named_with_a_pin_is_refused_and_the_pin_is_not_said() {
+        let machine = Machine::<InToken>::new();
+        let controller = Controller::start(Options::default());
+        let key = format!("{}&pin-value=471108", machine.keys.reference("mine"));
+        let outcome = machine.enroll_with(&controller.issue("gate-7")).args(["--key", &key]).run();
+        assert!(!format!("{}{}", outcome.stdout, outcome.stderr).contains("471108"), "{outcome}");
+        Failed::with(outcome, 2, "usage").says("pin-value").spent("no");
+    }
+}
+
+mod lying_token {
+    use super::*;
+
+    /// A key is made, and what is read back of it is not what was asked for: it dies before the network hears of it.
+    fn loses_its_key(lie: &str, exit: i32, code: &str, says: &str) {
+        let controller = Controller::start(Options::default());
+        let machine = Machine::<InToken>::new();
+        let token = controller.issue("gate-7");
+        let outcome = machine.enroll(&token).env("P11FAULT", lie).run();
+        Failed::with(outcome, exit, code).says(says).spent("no");
+        assert_eq!(machine.keys.hsm.count("C_GenerateKeyPair"), 1);
+        assert_eq!((machine.keys.objects(), controller.enroll_posts()), (Vec::new(), 0));
+        report(&machine.enroll(&token).run());
+    }
+
+    #[test]
+    fn that_calls_the_new_key_extractable_loses_it() {
+        loses_its_key("lie:extractable", 23, "key_not_as_promised", "CKA_EXTRACTABLE is true");
+    }
+
+    #[test]
+    fn that_calls_the_new_key_readable_loses_it() {
+        loses_its_key("lie:sensitive", 23, "key_not_as_promised", "CKA_SENSITIVE is false");
+    }
+
+    #[test]
+    fn that_shows_another_public_key_loses_it() {
+        loses_its_key("lie:ec-point", 23, "signature_wrong", "the signature does not fit its public key");
+    }
+
+    #[test]
+    fn that_shows_another_public_key_of_an_existing_key_does_not_lose_it() {
+        let controller = Controller::start(Options::default());
+        let machine = Machine::<InToken>::new();
+        machine.keys.make("mine", KeyType::P256);
+        let before = machine.keys.objects();
+        let program = machine.enroll_with(&controller.issue("gate-7")).args(["--key", &machine.keys.reference("mine")]);
+        Failed::with(program.env("P11FAULT", "lie:ec-point").run(), 23, "signature_wrong").says("does not fit").spent("no");
+        assert_eq!((machine.keys.objects(), controller.enroll_posts()), (before, 0));
+    }
+}
+
+mod failing_token {
+    use super::*;
+
+    fn fails(fault: &str, exit: i32, code: &str, says: &str) {
+        let controller = Controller::start(Options::default());
+        let machine = Machine::<InToken>::new();
+        let token = controller.issue("gate-7");
+        let outcome = machine.enroll(&token).env("P11FAULT", fault).run();
+        Failed::with(outcome, exit, code).says(says).spent("no");
+        // An accepted PIN may be given again when the session was lost; a refused one never was.
+        let refused =
+            machine.keys.hsm.call_lines().into_iter().filter(|line| line.contains("C_Login") && !line.ends_with(" 0x0"));
+        assert_eq!(refused.collect::<Vec<_>>(), [""; 0]);
+        assert_eq!(controller.enroll_posts(), 0);
+        // And it works again.
+        report(&machine.enroll(&token).run());
+        assert_eq!(machine.keys.private_keys(), 1);
+    }
+
+    #[test]
+    fn at_its_start_is_named() {
+        fails("C_Initialize:*:0x5", 20, "module_refused", "CKR_GENERAL_ERROR");
+    }
+
+    #[test]
+    fn at_a_new_key_is_named() {
+        fails("C_GenerateKeyPair:*:0x30", 25, "device_error", "C_GenerateKeyPair failed (CKR_DEVICE_ERROR)");
+    }
+
+    #[test]
+    fn at_every_signature_is_named() {
+        fails("C_Sign:*:0x30-after", 25, "device_error", "C_Sign failed (CKR_DEVICE_ERROR)");
+    }
+
+    #[test]
+    fn that_makes_no_such_key_is_named() {
+        fails("C_GenerateKeyPair:*:0x70", 20, "key_type_unsupported", "CKR_MECHANISM_INVALID");
+    }
+
+    #[test]
+    fn that_is_gone_is_named() {
+        fails("C_Sign:*:0x32", 25, "device_gone", "CKR_DEVICE_REMOVED");
+    }
+
+    #[test]
+    fn whose_session_is_lost_once_is_opened_again() {
+        let controller = Controller::start(Options::default());
+        let machine = Machine::<InToken>::new();
+        // CKR_SESSION_HANDLE_INVALID at the first signature.
+        report(&machine.enroll(&controller.issue("gate-7")).env("P11FAULT", "C_SignInit:1:0xb3").run());
+        assert_eq!(machine.keys.private_keys(), 1);
+    }
+}
+
+#[test]
+fn library_enrolls_from_a_program_of_ones_own() {
+    let running = std::env::current_exe().expect("the running test knows its own path");
+    let built = running.parent().and_then(|deps| deps.parent()).expect("target/<profile>/deps/<test>");
+    let program = built.join("examples/enroll");
+    assert!(program.is_file(), "{} is missing: cargo build --example enroll", program.display());
+    let controller = Controller::start(Options::default());
+    let machine = Machine::<InToken>::new();
+    let (token, hsm) = (controller.issue("gate-7"), &machine.keys.hsm);
+    let program = Program::new(program).envs(hsm.env()).arg(token.write(machine.folder())).arg(hsm.module());
+    let outcome = program.arg(hsm.label()).arg(hsm.pin_file()).run().success();
+    assert!(outcome.stdout.ends_with("ready for mutual TLS: true\n"), "{outcome}");
+    assert_eq!(outcome.stderr, "", "the library talks: {outcome}");
+    report(&machine.verify(&token).run());
+}

@@ -1,0 +1,31 @@
+//! Figures that a suite promises: `tests/run` prints them and fails where one is short.
+
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+/// Appends the line `promise⇥asked⇥reached⇥seed` to the file that ZITI_ENROLLER_TEST_FIGURES names, else to
+/// `target/figures.tsv`. `seed` is empty where nothing was sampled.
+///
+/// # Panics
+/// When the file cannot be written, or a field would break the line.
+pub fn record(promise: &str, asked: usize, reached: usize, seed: &str) {
+    assert!(![promise, seed].iter().any(|field| field.contains(['\t', '\n'])), "a figure is one line: {promise:?} {seed:?}");
+    let path = std::env::var_os("ZITI_ENROLLER_TEST_FIGURES").map_or_else(beside_the_build, PathBuf::from);
+    let file = OpenOptions::new().append(true).create(true).open(&path);
+    // One write to a file opened to append, so lines of tests that run at once never mix.
+    let line = format!("{promise}\t{asked}\t{reached}\t{seed}\n");
+    let written = file.and_then(|mut file| file.write_all(line.as_bytes()));
+    written.unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+}
+
+fn beside_the_build() -> PathBuf {
+    folder().join("figures.tsv")
+}
+
+/// The folder of the build, `target`, for what a suite leaves behind for a person.
+pub fn folder() -> PathBuf {
+    let running = std::env::current_exe().expect("the running test knows its own path");
+    // target/<profile>/deps/<test>
+    running.ancestors().nth(3).unwrap_or(Path::new(".")).to_owned()
+}
