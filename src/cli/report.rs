@@ -8,8 +8,9 @@ use std::process::ExitCode;
 
 use serde_json::{Map, Value, json};
 use ziti_enroller::error::{Error, Spent};
+use ziti_enroller::flow::doctor::Check;
 use ziti_enroller::flow::inspect::{Certificate, Inspected};
-use ziti_enroller::key::Readers;
+use ziti_enroller::key::{KeyListing, PinState, Place, PlaceListing, Readers};
 use ziti_enroller::text::shell_word;
 
 use super::Done;
@@ -27,7 +28,7 @@ pub enum Format {
 pub fn success(done: &Done, format: Format, stdout: Option<File>) -> ExitCode {
     let text = match format {
         Format::Json => {
-            let mut object = Map::from_iter([("ok".to_owned(), json!(true))]);
+            let mut object = Map::from_iter([("ok".to_owned(), json!(done.exit_code() == 0))]);
             // Plain data: cannot fail.
             if let Ok(Value::Object(fields)) = serde_json::to_value(done) {
                 object.extend(fields);
@@ -40,7 +41,10 @@ pub fn success(done: &Done, format: Format, stdout: Option<File>) -> ExitCode {
         }
         Format::Text => words(done),
     };
-    write(&text, stdout)
+    match write(&text, stdout) {
+        ExitCode::SUCCESS => ExitCode::from(done.exit_code()),
+        failed => failed,
+    }
 }
 
 /// Writes an error and returns its exit code.
@@ -92,7 +96,14 @@ fn readers(done: &Done) -> Option<&Readers> {
     match done {
         Done::Enroll(e) => Some(&e.readers),
         Done::Inspect(Inspected::Identity { readers, .. }) => Some(readers),
-        Done::Verify(_) | Done::Inspect(_) | Done::Version { .. } => None,
+        Done::Verify(_)
+        | Done::Inspect(_)
+        | Done::Doctor(_)
+        | Done::ListTokens(_)
+        | Done::ListKeys(_)
+        | Done::CreateKey(_)
+        | Done::DeleteKey(_)
+        | Done::Version { .. } => None,
     }
 }
 
@@ -167,6 +178,11 @@ fn words(done: &Done) -> String {
                 reader_lines(&e.readers)
             )
         }
+        Done::Doctor(diagnosis) => diagnosis.checks.iter().map(check).collect(),
+        Done::ListTokens(list) => list.tokens.iter().map(token).collect(),
+        Done::ListKeys(list) => list.keys.iter().map(key).collect(),
+        Done::CreateKey(made) => format!("{}\n", made.reference),
+        Done::DeleteKey(gone) => format!("destroyed {}\n", gone.reference),
         Done::Verify(v) => format!(
             "{} is `{}` ({}) at {} {}: logged in with its {} key, certificate until {}\n",
             v.identity.file,
@@ -196,6 +212,36 @@ fn words(done: &Done) -> String {
         }
         Done::Inspect(Inspected::Certificates { certificates }) => certificates.iter().map(certificate).collect(),
     }
+}
+
+fn check(check: &Check) -> String {
+    match &check.error {
+        None => format!("ok     {}: {}\n", check.tried, check.found),
+        Some(mistake) => {
+            let hint = mistake.hint.as_ref().map(|h| format!("       hint: {h}\n")).unwrap_or_default();
+            format!("FAILED {}: {} ({}, exit {})\n{hint}", check.tried, check.found, mistake.code, mistake.exit)
+        }
+    }
+}
+
+fn token(t: &PlaceListing) -> String {
+    let pin = match t.pin {
+        PinState::Ok => "PIN ok",
+        PinState::CountLow => "a wrong PIN was tried",
+        PinState::FinalTry => "one more wrong PIN locks it",
+        PinState::Locked => "PIN locked",
+        PinState::Keypad => "PIN at its keypad",
+        PinState::None => "no PIN",
+    };
+    let obstacle = t.obstacle.as_ref().map(|o| format!("  not usable: {o}\n")).unwrap_or_default();
+    let Place { label, serial, model, .. } = &t.place;
+    format!("{}\n  {label:?}, serial {serial}, {model}, {}, {pin}\n{obstacle}", t.reference, t.manufacturer)
+}
+
+fn key(k: &KeyListing) -> String {
+    let kind = k.algorithm.as_deref().unwrap_or("unknown type");
+    let obstacle = k.obstacle.as_ref().map(|o| format!("  not usable: {o}\n")).unwrap_or_default();
+    format!("{}\n  {kind}\n{obstacle}", k.reference)
 }
 
 fn certificate(c: &Certificate) -> String {

@@ -18,7 +18,7 @@ use self::stage::{Intent, KeyWish, Record, Stage};
 use self::work::WorkFolder;
 use super::{CertificateSummary, Event, IdentitySummary, Next, Pauses, Stages, World, pause, walk};
 use crate::error::{Error, Spent};
-use crate::files::{self, FileError, FileErrorKind};
+use crate::files::{self, FileError, FileErrorKind, Folder};
 use crate::jwt::{TokenError, UnverifiedToken};
 use crate::key::{Place, Readers};
 
@@ -37,6 +37,8 @@ pub struct Request {
     pub force: bool,
     /// Removes the token's file when the identity is in place.
     pub remove_token: bool,
+    /// Puts the PIN into the identity, for SDKs that look nowhere else.
+    pub embed_pin: bool,
     /// Whom the identity file is given to: user and group, as numbers.
     pub owner: Option<(u32, Option<u32>)>,
 }
@@ -133,6 +135,25 @@ fn remove_token(request: &Request, world: &World<'_>) {
     }
 }
 
+/// Whether the output could be written, and what waits there; everything is as before afterwards.
+pub(super) fn try_output(request: &Request) -> Result<String, Error> {
+    let local = |source| Error::Local { source, spent: Spent::No };
+    let place = work::Output::at(&request.out).map_err(local)?;
+    if place.has_work() {
+        let folder = place.work_path();
+        return Ok(format!("an enrollment that has not ended is in {}", folder.display()));
+    }
+    place.refuse_existing(request.force).map_err(local)?;
+    place.try_to_write(request.owner).map_err(local)?;
+    Ok(format!("{} can be written", place.path().display()))
+}
+
+/// The folder of the output, and the output.
+pub(super) fn folder_of(request: &Request) -> Result<(Folder, PathBuf), FileError> {
+    let out = files::absolute(&request.out)?;
+    Ok((Folder::of(&out)?, out))
+}
+
 /// Reserves the output and finds out where the enrollment stands. Nothing was sent and no PIN tried.
 fn begin(request: &Request, world: &World<'_>) -> Result<(WorkFolder, Stage), Error> {
     let local = |source| Error::Local { source, spent: Spent::No };
@@ -189,7 +210,7 @@ fn intent(request: &Request, discard: Option<crate::key::KeyUri>) -> Intent {
     }
 }
 
-fn check_expiry(token: &UnverifiedToken, world: &World<'_>) -> Result<(), Error> {
+pub(super) fn check_expiry(token: &UnverifiedToken, world: &World<'_>) -> Result<(), Error> {
     match token.check_expiry(world.now()) {
         Ok(()) => Ok(()),
         Err(TokenError::Expired(_)) if world.clock_is_wrong() => {
@@ -225,7 +246,7 @@ fn note(world: &World<'_>, text: &str) {
 }
 
 /// An error and its causes, in one line.
-fn sentence(error: &dyn std::error::Error) -> String {
+pub(super) fn sentence(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {

@@ -18,7 +18,7 @@ use crate::error::{Error, IssuedError, Spent};
 use crate::flow::{CertificateSummary, IdentitySummary, Next, World, pause};
 use crate::identity::Identity;
 use crate::jwt::{Brings, EnrollmentToken};
-use crate::key::{Answer, Key, KeyError, KeyOwner, KeyPlan, KeyReference, KeyUri, NewKey, PublicKey, Readers};
+use crate::key::{Answer, Embed, Key, KeyError, KeyOwner, KeyPlan, KeyReference, KeyUri, NewKey, PublicKey, Readers};
 use crate::trust::{self, TrustError};
 
 /// Longest `Retry-After` that is obeyed.
@@ -138,7 +138,11 @@ impl<'a> Live<'a> {
 
     fn keyed(&mut self, key: Arc<dyn Key>, created: bool) -> Learnt {
         let failed = |source| Error::Key { uri: Box::new(key.uri().clone()), source, spent: Spent::No };
-        let reference = key.reference().map_err(failed)?;
+        let reference = key.reference(Embed::Nothing).map_err(failed)?;
+        if self.request.embed_pin && !reference.holds_the_key() {
+            // Found out before anything is spent; the PIN itself stays out of the journal.
+            key.reference(Embed::Pin).map_err(failed)?;
+        }
         let fact = KeyFact {
             uri: key.uri().clone(),
             spki: BASE64_STANDARD.encode(key.public_key().spki()),
@@ -263,11 +267,12 @@ impl<'a> Live<'a> {
             let begins = rfc3339(summary.not_before);
             note(self.world, &format!("the certificate is valid from {begins}, which is later than this machine's clock"));
         }
+        let embed = if self.request.embed_pin { Embed::Pin } else { Embed::Nothing };
         let reference = match &fact.reference {
-            Some(text) => KeyReference::names(text),
-            None => {
+            Some(text) if embed == Embed::Nothing => KeyReference::names(text),
+            _ => {
                 let failed = |source| Error::Key { uri: Box::new(fact.uri.clone()), source, spent: Spent::Yes };
-                self.key(fact)?.reference().map_err(failed)?
+                self.key(fact)?.reference(embed).map_err(failed)?
             }
         };
         let own = Identity::api_of(&intent.origin);

@@ -52,6 +52,16 @@ impl Output {
         self.folder.has(&self.work_name)
     }
 
+    /// Makes the work folder with all that it reserves, and removes it again.
+    pub(super) fn try_to_write(&self, owner: Option<(u32, Option<u32>)>) -> Result<(), FileError> {
+        let folder = self.folder.private(&self.work_name)?;
+        let lock = folder.lock()?;
+        let reserved = reserve(&folder, owner);
+        drop(lock);
+        self.folder.remove_private(&self.work_name)?;
+        reserved
+    }
+
     pub(super) fn refuse_existing(&self, replace: bool) -> Result<(), FileError> {
         self.folder.refuse_existing(&self.name, replace)
     }
@@ -106,10 +116,7 @@ impl WorkFolder {
 
     /// Finds a full disk now, and not when the token is spent.
     pub(super) fn reserve(&self, owner: Option<(u32, Option<u32>)>) -> Result<(), FileError> {
-        self.folder.reserve(ANSWER)?;
-        self.folder.reserve(IDENTITY)?;
-        // Found out now whether it may be given away; it keeps its owner when it is filled.
-        owner.map_or(Ok(()), |(user, group)| self.folder.give(IDENTITY, user, group))
+        reserve(&self.folder, owner)
     }
 
     /// Where the enrollment stands, by what is written down.
@@ -214,6 +221,13 @@ impl Work {
     pub(super) fn note_clean(&self) -> Result<(), FileError> {
         self.folder.fill(CLEANED, b"")
     }
+}
+
+fn reserve(folder: &Folder, owner: Option<(u32, Option<u32>)>) -> Result<(), FileError> {
+    folder.reserve(ANSWER)?;
+    folder.reserve(IDENTITY)?;
+    // Found out now whether it may be given away; it keeps its owner when it is filled.
+    owner.map_or(Ok(()), |(user, group)| folder.give(IDENTITY, user, group))
 }
 
 fn kept(folder: &Folder) -> Result<Option<Answer>, FileError> {
