@@ -7,15 +7,18 @@ pub mod crash;
 pub mod process;
 pub mod remember;
 pub mod report;
+pub mod signals;
 pub mod tell;
 pub mod watchdog;
 
 use std::fs::File;
+use std::path::Path;
 
 use ziti_enroller::error::Error;
 use ziti_enroller::flow::{self, World};
 
 use ziti_enroller::key::{Access, Providers};
+use ziti_enroller::text::Hint;
 
 pub use args::Args;
 use args::Command;
@@ -31,6 +34,10 @@ use self::tell::Tell;
 pub enum Done {
     /// `enroll`.
     Enroll(flow::enroll::Enrolled),
+    /// `resume`.
+    Resume(flow::enroll::Enrolled),
+    /// `status`.
+    Status(flow::status::Status),
     /// `doctor`.
     Doctor(flow::doctor::Diagnosis),
     /// `list tokens`.
@@ -61,7 +68,9 @@ impl Done {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Doctor(diagnosis) => diagnosis.exit_code(),
+            Self::Status(status) => u8::from(status.is_unfinished()),
             Self::Enroll(_)
+            | Self::Resume(_)
             | Self::ListTokens(_)
             | Self::ListKeys(_)
             | Self::CreateKey(_)
@@ -96,6 +105,7 @@ pub fn run(args: Args, inherited: Inherited, stdout: Option<&File>) -> Result<Do
     #[cfg(feature = "crash-points")]
     let tell = crash::Crash::around(tell);
     let ask = Ask::new(&args.pins, &inherited);
+    signals::listen(args.command.after_an_interruption());
     let memory = Remember::new(args.pins.retry_pin);
     let world = World {
         providers: Providers::compiled_in(),
@@ -113,6 +123,12 @@ pub fn run(args: Args, inherited: Inherited, stdout: Option<&File>) -> Result<Do
             let request = enroll.into_request(&world.providers, &inherited, world.watch)?;
             flow::enroll::enroll(request, &world).map(Done::Enroll)
         }
+        Command::Resume(typed) => {
+            let standing = flow::enroll::standing(&typed.identity)?.ok_or_else(|| nothing_to_resume(&typed.identity))?;
+            let request = typed.into_request(standing, &inherited, world.watch)?;
+            flow::enroll::enroll(request, &world).map(Done::Resume)
+        }
+        Command::Status { paths } => flow::status::status(&paths).map(Done::Status),
         Command::Doctor(enroll) => {
             let request = enroll.into_request(&world.providers, &inherited, world.watch)?;
             Ok(Done::Doctor(flow::doctor::doctor(&request, &world)))
@@ -133,4 +149,10 @@ pub fn run(args: Args, inherited: Inherited, stdout: Option<&File>) -> Result<Do
         Command::Verify { identity } => flow::verify::verify(&identity, &world).map(Done::Verify),
         Command::Inspect { file } => flow::inspect::inspect(&file, &world).map(Done::Inspect),
     }
+}
+
+fn nothing_to_resume(identity: &Path) -> Error {
+    let message = format!("there is no unfinished enrollment for {}", identity.display());
+    let hint = identity.exists().then(|| Hint::say("an identity is there: nothing is left to do"));
+    Error::Usage { message, hint }
 }

@@ -3,6 +3,7 @@
 pub mod enroll;
 mod keys;
 mod limits;
+mod resume;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -18,6 +19,7 @@ use keys::KeyArgs;
 pub use keys::OfKeys;
 use limits::LimitArgs;
 pub use limits::Limits;
+use resume::ResumeArgs;
 
 /// A command line, read.
 #[derive(Debug)]
@@ -43,6 +45,13 @@ pub struct Args {
 pub enum Command {
     /// `enroll`, the default.
     Enroll(Box<Enroll>),
+    /// `resume`.
+    Resume(Box<ResumeArgs>),
+    /// `status`.
+    Status {
+        /// Identity files, there or not.
+        paths: Vec<PathBuf>,
+    },
     /// `doctor`, and `enroll --dry-run`.
     Doctor(Box<Enroll>),
     /// `list tokens`.
@@ -67,6 +76,23 @@ pub enum Command {
     Version,
 }
 
+impl Command {
+    /// What to do when it was interrupted.
+    pub fn after_an_interruption(&self) -> &'static str {
+        match self {
+            Self::Enroll(_) | Self::Resume(_) => "run the same command again: it goes on from where it stopped",
+            Self::CreateKey(_) | Self::DeleteKey(_) => "look with `ziti-enroller list keys` at what is there now",
+            Self::Doctor(_)
+            | Self::ListTokens(_)
+            | Self::ListKeys(_)
+            | Self::Verify { .. }
+            | Self::Inspect { .. }
+            | Self::Status { .. }
+            | Self::Version => "run the same command again",
+        }
+    }
+}
+
 /// Enrolls an OpenZiti identity with a key that is made in hardware and stays there.
 #[derive(Debug, Parser)]
 #[command(name = "ziti-enroller", version, subcommand_required = true, arg_required_else_help = true)]
@@ -89,6 +115,10 @@ struct Typed {
 enum TypedCommand {
     /// Turn a one-time token into an identity file
     Enroll(EnrollArgs),
+    /// Finish an enrollment that was interrupted
+    Resume(ResumeArgs),
+    /// Say where enrollments and identities stand, and the next command; offline
+    Status(StatusArgs),
     /// Prove all that an enrollment needs, and change nothing
     Doctor(EnrollArgs),
     /// Log in to the controller with the key that an identity names
@@ -136,6 +166,13 @@ struct VerifyArgs {
     pins: PinArgs,
     #[command(flatten)]
     limits: LimitArgs,
+}
+
+#[derive(Debug, clap::Args)]
+struct StatusArgs {
+    /// Identity files, there or not
+    #[arg(required = true, value_name = "PATH")]
+    paths: Vec<PathBuf>,
 }
 
 #[derive(Debug, clap::Args)]
@@ -192,6 +229,11 @@ impl Args {
                 patience = typed.patience.patience();
                 (typed.pins.clone(), typed.limits.clone(), Command::Enroll(Box::new(Enroll { typed, options })))
             }
+            TypedCommand::Resume(typed) => {
+                patience = typed.patience.patience();
+                (typed.pins.clone(), typed.limits.clone(), Command::Resume(Box::new(typed)))
+            }
+            TypedCommand::Status(typed) => (PinArgs::default(), LimitArgs::default(), Command::Status { paths: typed.paths }),
             TypedCommand::List { what: ListWhat::Tokens(typed) } => {
                 (typed.pins.clone(), typed.limits.clone(), Command::ListTokens(OfKeys { typed, options }))
             }

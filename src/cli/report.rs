@@ -10,6 +10,7 @@ use serde_json::{Map, Value, json};
 use ziti_enroller::error::{Error, Spent};
 use ziti_enroller::flow::doctor::Check;
 use ziti_enroller::flow::inspect::{Certificate, Inspected};
+use ziti_enroller::flow::status::{PathStatus, State};
 use ziti_enroller::key::{KeyListing, PinState, Place, PlaceListing, Readers};
 use ziti_enroller::text::shell_word;
 
@@ -49,6 +50,10 @@ pub fn success(done: &Done, format: Format, stdout: Option<File>) -> ExitCode {
 
 /// Writes an error and returns its exit code.
 pub fn failure(error: &Error, format: Format, stdout: Option<File>) -> ExitCode {
+    if let (Error::Unkept { certificates, .. }, Format::Text) = (error, format) {
+        // Public, and nowhere else by now.
+        write(certificates, stdout.as_ref().and_then(|f| f.try_clone().ok()));
+    }
     let mut causes = Vec::new();
     let mut source = error.source();
     while let Some(cause) = source {
@@ -69,6 +74,7 @@ pub fn failure(error: &Error, format: Format, stdout: Option<File>) -> ExitCode 
                     "code": error.code(), "exit": error.exit_code(), "message": error.to_string(), "causes": causes,
                     "hint": hint, "token_spent": error.spent(),
                 },
+                "certificates": match error { Error::Unkept { certificates, .. } => Some(certificates), _ => None },
             });
             write(&format!("{object}\n"), stdout);
         }
@@ -94,11 +100,12 @@ pub fn failure(error: &Error, format: Format, stdout: Option<File>) -> ExitCode 
 
 fn readers(done: &Done) -> Option<&Readers> {
     match done {
-        Done::Enroll(e) => Some(&e.readers),
+        Done::Enroll(e) | Done::Resume(e) => Some(&e.readers),
         Done::Inspect(Inspected::Identity { readers, .. }) => Some(readers),
         Done::Verify(_)
         | Done::Inspect(_)
         | Done::Doctor(_)
+        | Done::Status(_)
         | Done::ListTokens(_)
         | Done::ListKeys(_)
         | Done::CreateKey(_)
@@ -161,7 +168,8 @@ fn write(text: &str, stdout: Option<File>) -> ExitCode {
 fn words(done: &Done) -> String {
     match done {
         Done::Version { version } => format!("ziti-enroller {version}\n"),
-        Done::Enroll(e) => {
+        Done::Status(status) => status.paths.iter().map(path_status).collect(),
+        Done::Enroll(e) | Done::Resume(e) => {
             let made = if e.key.created { "new" } else { "existing" };
             let place = match &e.token {
                 Some(place) => format!("in token `{}` ({})", place.label, place.model),
@@ -212,6 +220,25 @@ fn words(done: &Done) -> String {
         }
         Done::Inspect(Inspected::Certificates { certificates }) => certificates.iter().map(certificate).collect(),
     }
+}
+
+fn path_status(path: &PathStatus) -> String {
+    let state = match &path.state {
+        State::Nothing => "nothing is there".to_owned(),
+        State::Enrolled(certificate) => format!("enrolled, certificate until {}", certificate.not_after),
+        State::Unfinished { stage, subject, token_spent } => {
+            let spent = match token_spent {
+                Spent::No => "the token is not spent",
+                Spent::Yes => "the token is spent",
+                Spent::Unknown => "the token may be spent",
+            };
+            let whose = subject.as_ref().map(|s| format!(" of {s}")).unwrap_or_default();
+            format!("an enrollment{whose} stopped at stage `{stage}`; {spent}")
+        }
+        State::Unreadable(why) => format!("cannot be read: {why}"),
+    };
+    let next = path.next.as_ref().map(|n| format!("  next: {n}\n")).unwrap_or_default();
+    format!("{}: {state}\n{next}", path.file)
 }
 
 fn check(check: &Check) -> String {

@@ -10,6 +10,7 @@ use super::enroll::stage::KeyWish;
 use super::enroll::{self, Request};
 use crate::certificate::rfc3339;
 use crate::error::{Error, Spent};
+use crate::jwt::{TokenError, UnverifiedToken};
 use crate::key::{KeyError, KeyOwner, NewKey, Rehearsal};
 use crate::text::Hint;
 use crate::trust;
@@ -67,7 +68,11 @@ impl Diagnosis {
 /// only the device is looked at.
 pub fn doctor(request: &Request, world: &World<'_>) -> Diagnosis {
     let mut diagnosis = Diagnosis { checks: Vec::new() };
-    let token = &request.token;
+    let Some(token) = &request.token else {
+        let missing = TokenError::Missing("none was given".into());
+        diagnosis.add("token", Err(Error::Token(missing)));
+        return diagnosis;
+    };
     diagnosis.add(
         "token",
         enroll::check_expiry(token, world).map(|()| {
@@ -90,7 +95,7 @@ pub fn doctor(request: &Request, world: &World<'_>) -> Diagnosis {
     let met = met.map(|t| format!("{} is the token's issuer; it has {} CA certificates", token.issuer(), t.anchors.count()));
     let controller = diagnosis.add("controller", met.map_err(|e| Error::trust(token.issuer().to_string(), e)));
     if device && controller {
-        diagnosis.add("key", try_key(request, world).map_err(key_error));
+        diagnosis.add("key", try_key(request, token, world).map_err(key_error));
     }
     diagnosis
 }
@@ -100,7 +105,7 @@ fn found_by(provider: &str) -> String {
 }
 
 /// One login; the key is opened, or a name for it is found and a key that leaves nothing behind is made in its place.
-fn try_key(request: &Request, world: &World<'_>) -> Result<String, KeyError> {
+fn try_key(request: &Request, token: &UnverifiedToken, world: &World<'_>) -> Result<String, KeyError> {
     let access = &world.access;
     let provider = world.providers.of(request.key.uri())?;
     let describe = |key: &dyn crate::key::Key| format!("{} key {} signs", key.public_key().algorithm(), key.uri());
@@ -108,9 +113,9 @@ fn try_key(request: &Request, world: &World<'_>) -> Result<String, KeyError> {
         KeyWish::Existing(uri) => return provider.open(uri, access).map(|key| describe(&*key)),
         KeyWish::New { within, algorithm, reuse } => (within, *algorithm, *reuse),
     };
-    let origin = request.token.issuer().to_string();
+    let origin = token.issuer().to_string();
     let (folder, out) = enroll::folder_of(request).map_err(KeyError::File)?;
-    let owner = Some(KeyOwner { origin: &origin, subject: request.token.subject() });
+    let owner = Some(KeyOwner { origin: &origin, subject: token.subject() });
     let plan = provider.plan(&NewKey { within, owner, algorithm, reuse, work: &folder, identity: &out }, access)?;
     if plan.there_already {
         return provider.open(&plan.uri, access).map(|key| describe(&*key));

@@ -8,7 +8,7 @@ pub mod stage;
 mod live;
 mod work;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde::Serialize;
@@ -25,8 +25,8 @@ use crate::key::{Place, Readers};
 /// An enrollment that is wanted.
 #[derive(Clone, Debug)]
 pub struct Request {
-    /// The token.
-    pub token: Arc<UnverifiedToken>,
+    /// The token; an enrollment whose answer is here already goes on without it.
+    pub token: Option<Arc<UnverifiedToken>>,
     /// The file that it came from; `None` for standard input and the environment.
     pub token_file: Option<PathBuf>,
     /// The identity file to write.
@@ -37,6 +37,8 @@ pub struct Request {
     pub force: bool,
     /// Removes the token's file when the identity is in place.
     pub remove_token: bool,
+    /// The certificate that the controller has issued and whose answer was lost, PEM.
+    pub certificate: Option<Vec<u8>>,
     /// Puts the PIN into the identity, for SDKs that look nowhere else.
     pub embed_pin: bool,
     /// Whom the identity file is given to: user and group, as numbers.
@@ -73,6 +75,38 @@ pub struct EnrolledKey {
     pub created: bool,
     /// Whether it can leave its device; `null` where the device does not say.
     pub extractable: Option<bool>,
+}
+
+/// Where an enrollment that has not ended stands.
+#[derive(Clone, Debug)]
+pub struct Standing {
+    /// The name of the stage.
+    pub stage: &'static str,
+    /// The identity's id.
+    pub subject: Option<String>,
+    /// The file of its token.
+    pub token_file: Option<PathBuf>,
+    /// The key that was asked for.
+    pub key: Option<KeyWish>,
+    /// Whether the token is spent.
+    pub spent: Spent,
+}
+
+/// Reads where the enrollment stands whose output is `out`, and changes nothing; `None` where there is none.
+///
+/// # Errors
+/// [`Error::Local`], [`Error::Journal`].
+pub fn standing(out: &Path) -> Result<Option<Standing>, Error> {
+    let place = work::Output::at(out).map_err(|source| Error::Local { source, spent: Spent::Unknown })?;
+    let Some(stage) = place.stage()? else { return Ok(None) };
+    let intent = stage.intent().cloned();
+    Ok(Some(Standing {
+        stage: stage.name(),
+        subject: intent.as_ref().map(|i| i.subject.clone()),
+        token_file: intent.as_ref().and_then(|i| i.token_file.clone()),
+        key: intent.map(|i| i.key),
+        spent: spent(&stage),
+    }))
 }
 
 /// Enrolls, or goes on where an earlier run with the same token and output has stopped.
@@ -112,17 +146,19 @@ pub fn enroll(request: Request, world: &World<'_>) -> Result<Enrolled, Error> {
 fn go_on(stage: Stage, request: &Request, world: &World<'_>, work: &mut WorkFolder) -> Result<Enrolled, Error> {
     let mut live = Live::new(request, world, work.folder());
     walk(stage, &mut work.journal, world.watch, spent, |stage| match stage {
-        Stage::Fresh => Ok(Next::Learnt(Record::Intent(intent(request, None)))),
+        Stage::Fresh => Ok(Next::Learnt(Record::Intent(intent(request, token_of(request)?, None)))),
         Stage::Intended(s) => live.meet_controller(s),
         Stage::Trusted(s) => live.choose_key(s),
         Stage::Planned(s, plan) => live.make_key(s, plan),
         Stage::Keyed(s) => live.prepare(s),
         Stage::Ready(s) => live.announce(s),
+        Stage::Posting(s, _) if request.certificate.is_some() => live.take_back(s),
         Stage::Posting(s, n) => live.post(s, *n),
         Stage::Answered(s) => live.accept(s),
-        Stage::Lost(s) => Err(Error::AnswerLost { subject: s.intent().subject.clone() }),
+        Stage::Lost(s) => live.take_back(s),
         Stage::Refused(s, why) => Err(live.clean_up(s, why)),
-        Stage::Done(_) => Ok(Next::Arrived),
+        // An earlier run may have been killed between its last record and the end.
+        Stage::Done(s) => live.arrive(s),
     })?;
     live.enrolled()
 }
@@ -160,16 +196,14 @@ fn begin(request: &Request, world: &World<'_>) -> Result<(WorkFolder, Stage), Er
     let place = work::Output::at(&request.out).map_err(local)?;
     if !place.has_work() {
         place.refuse_existing(request.force).map_err(local)?;
-        check_expiry(&request.token, world)?;
+        check_expiry(token_of(request)?, world)?;
     }
     let (mut work, stage) = WorkFolder::open(place.clone(), world.watch)?;
     let known = stage.intent().cloned();
-    let same_token = known.as_ref().is_none_or(|i| i.token == request.token.digest());
-    let stage = if same_token {
-        stage
-    } else {
-        let known = known.unwrap_or_else(|| intent(request, None));
-        let same_identity = known.origin == *request.token.issuer() && known.subject == request.token.subject();
+    // Without a token it is this enrollment that is meant, whichever token it began with.
+    let other = request.token.as_ref().zip(known).filter(|(token, known)| known.token != token.digest());
+    let stage = if let Some((token, known)) = other {
+        let same_identity = known.origin == *token.issuer() && known.subject == token.subject();
         let ended = matches!(stage, Stage::Refused(..) | Stage::Lost(_));
         if stage.has_posted() && !(ended && same_identity) {
             if !request.force {
@@ -183,28 +217,34 @@ fn begin(request: &Request, world: &World<'_>) -> Result<(WorkFolder, Stage), Er
         } else {
             // The same identity finds the same key again; another's unused key is ours to delete, once a login is due.
             let discard = stage.own_key().filter(|_| !same_identity).cloned();
-            let record = Record::Intent(intent(request, discard));
+            let record = Record::Intent(intent(request, token, discard));
             let failed = |source| Error::Journal { source, spent: Spent::No };
             work.journal.append(&record).map_err(failed)?;
             stage.after(record).map_err(|_| Error::Unexpected("an enrollment cannot begin anew here".into()))?
         }
+    } else {
+        stage
     };
     if !matches!(stage, Stage::Answered(_) | Stage::Done(_)) {
         place.refuse_existing(request.force).map_err(|source| Error::Local { source, spent: spent(&stage) })?;
     }
     if !stage.has_posted() {
-        check_expiry(&request.token, world)?;
+        check_expiry(token_of(request)?, world)?;
     }
     work.reserve(request.owner).map_err(|source| Error::Local { source, spent: spent(&stage) })?;
     Ok((work, stage))
 }
 
-fn intent(request: &Request, discard: Option<crate::key::KeyUri>) -> Intent {
+fn token_of(request: &Request) -> Result<&UnverifiedToken, Error> {
+    request.token.as_deref().ok_or_else(|| Error::Token(TokenError::Missing("this enrollment cannot go on without it".into())))
+}
+
+fn intent(request: &Request, token: &UnverifiedToken, discard: Option<crate::key::KeyUri>) -> Intent {
     Intent {
-        token: request.token.digest(),
+        token: token.digest(),
         token_file: request.token_file.clone(),
-        origin: request.token.issuer().clone(),
-        subject: request.token.subject().to_owned(),
+        origin: token.issuer().clone(),
+        subject: token.subject().to_owned(),
         key: request.key.clone(),
         discard,
     }

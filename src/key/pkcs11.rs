@@ -212,8 +212,13 @@ impl KeyProvider for Pkcs11Provider {
         let place = token.token().to_string();
         let pin_source = pin_source(&uri)?;
         let (key, made) = token.with(Mode::Write, |lent| {
-            // An earlier run that was killed may have made it.
-            if let Some(pair) = search::by_name(lent, &name.shortest(), token.token())? {
+            // An earlier run that was killed may have made it, or half of it: nothing of that name was here when the plan was
+            // written down, so what is here now is ours.
+            let found = Found::by(&lent.session, &name.shortest())?;
+            if found.is_half() {
+                log::info!("{place}: half a key pair of an earlier run is replaced");
+                destroy(lent, found.both_halves(&name, &place)?)?;
+            } else if let Some(pair) = found.pair(&lent.session, &name.shortest(), &place)? {
                 return Ok((PrivateKey::read(&token, lent, pair, pin_source)?, None));
             }
             let made = Made::by(lent, wish.algorithm, &name, &place)?;

@@ -1,6 +1,6 @@
 //! What `enroll` was asked for, turned into the library's own [`Request`].
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -124,7 +124,8 @@ impl Enroll {
             return Err(usage_with("--out is the token's own file", "give another name with --out"));
         }
         Ok(Request {
-            token,
+            token: Some(token),
+            certificate: None,
             token_file,
             out,
             key,
@@ -141,24 +142,7 @@ impl Enroll {
             let token = inherited.token().ok_or_else(|| missing("none was given".into()))?;
             return Ok((token, None));
         };
-        if jwt == "-" {
-            let token = files::read_file("/dev/stdin".as_ref(), jwt::LARGEST as u64).map_err(token_file_error)?;
-            return Ok((text(token)?, None));
-        }
-        let path = PathBuf::from(jwt);
-        if let Some(token) = jwt.to_str().filter(|t| t.starts_with("ey") && t.split('.').count() == 3 && !path.exists()) {
-            // A watcher that wants to end the run does so at the next stage.
-            drop(
-                watch.event(&Event::Note(
-                    "a token on the command line is seen by everyone who lists processes: use a file or `-`",
-                )),
-            );
-            return Ok((SecretString::from(token), None));
-        }
-        let token = files::read_file(&path, jwt::LARGEST as u64).map_err(token_file_error)?;
-        // A later run may start elsewhere.
-        let path = files::absolute(&path).map_err(token_file_error)?;
-        Ok((text(token)?, Some(path)))
+        read_token(jwt, watch)
     }
 
     /// The folder of ziti-edge-tunnel is a place like any other, but for what that program does there.
@@ -264,6 +248,27 @@ pub fn fold(options: &[Given], provider: &dyn KeyProvider, mut uri: KeyUri) -> R
         }
     }
     Ok(uri)
+}
+
+/// Reads a token: from standard input, a file, or the command line itself.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn read_token(jwt: &OsStr, watch: &dyn Watch) -> Result<(SecretString, Option<PathBuf>), Error> {
+    if jwt == "-" {
+        let token = files::read_file("/dev/stdin".as_ref(), jwt::LARGEST as u64).map_err(token_file_error)?;
+        return Ok((text(token)?, None));
+    }
+    let path = PathBuf::from(jwt);
+    if let Some(token) = jwt.to_str().filter(|t| t.starts_with("ey") && t.split('.').count() == 3 && !path.exists()) {
+        // A watcher that wants to end the run does so at the next stage.
+        drop(watch.event(&Event::Note("a token on the command line is seen by everyone who lists processes: use a file or `-`")));
+        return Ok((SecretString::from(token), None));
+    }
+    let token = files::read_file(&path, jwt::LARGEST as u64).map_err(token_file_error)?;
+    // A later run may start elsewhere.
+    let path = files::absolute(&path).map_err(token_file_error)?;
+    Ok((text(token)?, Some(path)))
 }
 
 /// As the historical tool took them, `RSA` and `EC`, and by our own names.

@@ -12,15 +12,19 @@ use super::stage::{Intent, KeyFact, KeyWish, Keyed, Ready, Record, Trusted};
 use super::work::Work;
 use super::{Enrolled, EnrolledKey, Request, exists, note, sentence, within};
 use crate::certificate::{Chain, Summary, rfc3339};
-use crate::controller::{Controller, Failure, Outcome, Refusal, Submission};
+use crate::controller::{Answer, Controller, Failure, Outcome, Refusal, Submission};
 use crate::csr::Csr;
 use crate::error::{Error, IssuedError, Spent};
+use crate::files::FileError;
 use crate::flow::{CertificateSummary, IdentitySummary, Next, World, pause};
 use crate::identity::Identity;
-use crate::jwt::{Brings, EnrollmentToken};
-use crate::key::{Answer, Embed, Key, KeyError, KeyOwner, KeyPlan, KeyReference, KeyUri, NewKey, PublicKey, Readers};
+use crate::jwt::{Brings, EnrollmentToken, TokenError, UnverifiedToken};
+use crate::key::facts;
+use crate::key::{Embed, Key, KeyError, KeyOwner, KeyPlan, KeyReference, KeyUri, NewKey, PublicKey, Readers};
 use crate::trust::{self, TrustError};
 
+/// Time for a follower to hear of a new token.
+const FOLLOWER: Duration = Duration::from_secs(5);
 /// Longest `Retry-After` that is obeyed.
 const LONGEST_WISH: Duration = Duration::from_secs(60);
 
@@ -34,12 +38,14 @@ pub(super) struct Live<'a> {
     key: Option<Arc<dyn Key>>,
     /// Requests of this run.
     posted: usize,
+    /// The first request ever was answered with "no such token", and it is tried once more.
+    gone_at_first: bool,
     arrived: Option<Enrolled>,
 }
 
 impl<'a> Live<'a> {
     pub(super) fn new(request: &'a Request, world: &'a World<'a>, work: Work) -> Self {
-        Self { request, world, work, trust: None, key: None, posted: 0, arrived: None }
+        Self { request, world, work, trust: None, key: None, posted: 0, gone_at_first: false, arrived: None }
     }
 
     /// The controller is proved to be the token's issuer, while the module is loaded beside it.
@@ -63,9 +69,14 @@ impl<'a> Live<'a> {
     }
 
     fn meet(&self) -> Result<trust::Trust, Error> {
-        let token = &self.request.token;
+        let token = self.token()?;
         trust::establish(token, None, &self.world.reach, self.world.now())
             .map_err(|e| Error::trust(token.issuer().to_string(), e))
+    }
+
+    fn token(&self) -> Result<&Arc<UnverifiedToken>, Error> {
+        let missing = || Error::Token(TokenError::Missing("this enrollment cannot go on without it".into()));
+        self.request.token.as_ref().ok_or_else(missing)
     }
 
     /// The connection, made anew in a run that did not begin with it.
@@ -150,7 +161,7 @@ impl<'a> Live<'a> {
             reference: (!reference.holds_the_key()).then(|| reference.expose().to_owned()),
             facts: key.facts().map_err(failed)?,
         };
-        if !created && fact.facts.never_extractable == Answer::No && fact.facts.place.is_some() {
+        if !created && fact.facts.never_extractable == facts::Answer::No && fact.facts.place.is_some() {
             note(self.world, "the key was not always in its device: it may have a copy elsewhere");
         }
         self.key = Some(key);
@@ -177,7 +188,7 @@ impl<'a> Live<'a> {
     /// The request is signed, and its signature checked.
     pub(super) fn prepare(&mut self, stage: &Keyed) -> Learnt {
         let key = self.key(&stage.key)?;
-        match self.request.token.method().brings() {
+        match self.token()?.method().brings() {
             Brings::Csr => {
                 let failed = |source| Error::Key { uri: Box::new(stage.key.uri.clone()), source, spent: Spent::No };
                 let csr = Csr::sign(&*key, &stage.trusted.intent.subject).map_err(failed)?;
@@ -219,11 +230,23 @@ impl<'a> Live<'a> {
         within(world, "after_post", Spent::Unknown)?;
         match (outcome, answer) {
             (Outcome::Accepted, Ok(answer)) => {
-                self.work.keep(&answer).map_err(|source| Error::Local { source, spent: Spent::Yes })?;
+                self.work.keep(&answer).map_err(|source| unkept(source, &answer))?;
                 within(world, "answer_synced", Spent::Yes)?;
                 Ok(Next::Learnt(Record::Answered))
             }
-            (Outcome::Gone(_), _) if n > 1 => Ok(Next::Stop(Record::Lost, Error::AnswerLost { subject })),
+            (Outcome::Gone(_), _) if n == 1 && self.token()?.is_of_a_cluster() => {
+                // A follower may not have heard yet of a token that was made a moment ago.
+                self.gone_at_first = true;
+                let why = "this controller does not know the token yet";
+                pause(self.world.watch, why, FOLLOWER);
+                self.posted += 1;
+                Ok(Next::Learnt(Record::Posting(n + 1)))
+            }
+            (Outcome::Gone(why), _) if n == 2 && self.gone_at_first => Ok(Next::Learnt(Record::Refused(why))),
+            (Outcome::Gone(_), _) if n > 1 => {
+                let out = self.work.out();
+                Ok(Next::Stop(Record::Lost, Error::AnswerLost { subject, out }))
+            }
             (Outcome::Refused(why) | Outcome::Gone(why), _) => Ok(Next::Learnt(Record::Refused(why))),
             (Outcome::Retry(_), Err(source)) if n == 1 => {
                 let error = Error::Network { controller: stage.intent().origin.to_string(), source };
@@ -248,6 +271,36 @@ impl<'a> Live<'a> {
         Ok(Next::Learnt(Record::Posting(n + 1)))
     }
 
+    /// A certificate that the controller has issued, and whose answer was lost, is handed to us.
+    pub(super) fn take_back(&mut self, stage: &Ready) -> Learnt {
+        let Some(certificate) = &self.request.certificate else {
+            return Err(Error::AnswerLost { subject: stage.intent().subject.clone(), out: self.work.out() });
+        };
+        let answer = Answer { status: 200, content_type: None, retry_after: None, session: None, body: certificate.clone() };
+        // Judged before it is kept: another file may be given instead.
+        self.judge(stage, certificate).map_err(|source| Error::Issued { source, kept: None })?;
+        self.work.keep(&answer).map_err(|source| Error::Local { source, spent: Spent::Yes })?;
+        within(self.world, "answer_synced", Spent::Yes)?;
+        Ok(Next::Learnt(Record::Answered))
+    }
+
+    /// All is done; what an earlier run did and did not report is reported now.
+    pub(super) fn arrive(&mut self, stage: &Ready) -> Learnt {
+        if self.arrived.is_none() {
+            self.accept(stage)?;
+        }
+        Ok(Next::Arrived)
+    }
+
+    fn judge(&self, stage: &Ready, pem: &[u8]) -> Result<(Chain, Summary, PublicKey), IssuedError> {
+        let public = BASE64_STANDARD.decode(&stage.keyed.key.spki).ok().and_then(|der| PublicKey::from_spki(&der).ok());
+        let public = public.ok_or(IssuedError::Answer("the journal holds no public key to compare it with"))?;
+        let chain = Chain::from_pem(pem)?;
+        let trusted = &stage.keyed.trusted;
+        let summary = chain.check_issued(&public, &trusted.anchors, &trusted.intent.subject, self.world.now())?;
+        Ok((chain, summary, public))
+    }
+
     /// What the controller issued is checked, and becomes the identity.
     pub(super) fn accept(&mut self, stage: &Ready) -> Learnt {
         let intent = stage.intent();
@@ -255,14 +308,10 @@ impl<'a> Live<'a> {
         let answer =
             self.work.answer().map_err(local)?.ok_or_else(|| Error::Unexpected("the answer is not where it was put".into()))?;
         let fact = &stage.keyed.key;
-        let public = BASE64_STANDARD.decode(&fact.spki).ok().and_then(|der| PublicKey::from_spki(&der).ok());
-        let public = public.ok_or_else(|| Error::Unexpected("the journal holds no public key".into()))?;
         let issued = answer.issued().map_err(|why| self.quarantine(&answer.body, IssuedError::Answer(why)))?;
         let anchors = &stage.keyed.trusted.anchors;
-        let checked = Chain::from_pem(&issued.cert).and_then(|chain| {
-            chain.check_issued(&public, anchors, &intent.subject, self.world.now()).map(|summary| (chain, summary))
-        });
-        let (chain, summary) = checked.map_err(|e| self.quarantine(&issued.cert, e.into()))?;
+        let judged = self.judge(stage, &issued.cert);
+        let (chain, summary, public) = judged.map_err(|e| self.quarantine(&issued.cert, e))?;
         if summary.not_before > self.world.now().as_secs() {
             let begins = rfc3339(summary.not_before);
             note(self.world, &format!("the certificate is valid from {begins}, which is later than this machine's clock"));
@@ -308,10 +357,10 @@ impl<'a> Live<'a> {
     /// Keeps what cannot be used: the answer stays in the work folder, its certificates are put beside the output.
     fn quarantine(&self, pem: &[u8], source: IssuedError) -> Error {
         match self.work.reject(pem) {
-            Ok(kept) => Error::Issued { source, kept },
+            Ok(kept) => Error::Issued { source, kept: Some(kept) },
             Err(error) => {
                 note(self.world, &error.to_string());
-                Error::Issued { source, kept: self.work.folder().path().to_owned() }
+                Error::Issued { source, kept: Some(self.work.folder().path().to_owned()) }
             }
         }
     }
@@ -334,9 +383,9 @@ impl<'a> Live<'a> {
                 spki_sha256: crate::text::hex(&public.sha256()),
                 created: fact.created,
                 extractable: match fact.facts.extractable {
-                    Answer::Yes => Some(true),
-                    Answer::No => Some(false),
-                    Answer::Unknown => None,
+                    facts::Answer::Yes => Some(true),
+                    facts::Answer::No => Some(false),
+                    facts::Answer::Unknown => None,
                 },
             },
             token: fact.facts.place.clone(),
@@ -380,5 +429,13 @@ impl<'a> Live<'a> {
 
     pub(super) fn enrolled(self) -> Result<Enrolled, Error> {
         self.arrived.ok_or_else(|| Error::Unexpected("the enrollment ended before and is not reported twice".into()))
+    }
+}
+
+/// The last way to save what was issued: past the point of no return, and the disk does not take it.
+fn unkept(source: FileError, answer: &Answer) -> Error {
+    match answer.issued() {
+        Ok(issued) => Error::Unkept { source, certificates: String::from_utf8_lossy(&issued.cert).into_owned() },
+        Err(_) => Error::Local { source, spent: Spent::Yes },
     }
 }

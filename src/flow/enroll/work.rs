@@ -12,7 +12,7 @@ use crate::controller::Answer;
 use crate::error::{Error, Spent};
 use crate::files::{self, FileError, FileErrorKind, Folder, Lock};
 use crate::flow::{Event, Stages, Watch, replay};
-use crate::journal::Journal;
+use crate::journal::{Journal, JournalError};
 use crate::text::hex;
 
 const ANSWER: &str = "answer";
@@ -62,6 +62,22 @@ impl Output {
         reserved
     }
 
+    /// Where the enrollment of this output stands; `None` where there is none.
+    pub(super) fn stage(&self) -> Result<Option<Stage>, Error> {
+        if !self.has_work() {
+            return Ok(None);
+        }
+        let local = |source| Error::Local { source, spent: Spent::Unknown };
+        let folder = self.folder.existing(&self.work_name).map_err(local)?;
+        let unknown = |source| Error::Journal { source, spent: Spent::Unknown };
+        let records = Journal::<Record>::read(&folder).map_err(unknown)?.unwrap_or_default();
+        let stage = replay(Stage::Fresh, records).ok_or_else(|| unknown(damaged(&folder)))?;
+        Ok(Some(match stage {
+            Stage::Posting(ready, _) if kept(&folder).map_err(local)?.is_some() => Stage::Answered(ready),
+            stage => stage,
+        }))
+    }
+
     pub(super) fn refuse_existing(&self, replace: bool) -> Result<(), FileError> {
         self.folder.refuse_existing(&self.name, replace)
     }
@@ -95,12 +111,11 @@ impl WorkFolder {
         let lock = folder.lock().map_err(local)?;
         let unknown = |source| Error::Journal { source, spent: Spent::Unknown };
         let (mut journal, records) = Journal::open(&folder, &output.folder).map_err(unknown)?;
-        let damaged = || crate::journal::JournalError::Damaged { path: folder.join("journal").display().to_string(), line: 0 };
-        let mut stage = replay(Stage::Fresh, records).ok_or_else(|| unknown(damaged()))?;
+        let mut stage = replay(Stage::Fresh, records).ok_or_else(|| unknown(damaged(&folder)))?;
         // The answer is durable by itself; its record may have been lost.
         if matches!(stage, Stage::Posting(..)) && kept(&folder).map_err(local)?.is_some() {
             journal.append(&Record::Answered).map_err(unknown)?;
-            stage = stage.after(Record::Answered).map_err(|_| unknown(damaged()))?;
+            stage = stage.after(Record::Answered).map_err(|_| unknown(damaged(&folder)))?;
         }
         let work = Self { output, folder, journal, lock };
         if !matches!(stage, Stage::Fresh) {
@@ -221,6 +236,11 @@ impl Work {
     pub(super) fn note_clean(&self) -> Result<(), FileError> {
         self.folder.fill(CLEANED, b"")
     }
+}
+
+/// Lines that are whole each, and do not follow on each other.
+fn damaged(folder: &Folder) -> JournalError {
+    JournalError::Damaged { path: folder.join("journal").display().to_string(), line: 0 }
 }
 
 fn reserve(folder: &Folder, owner: Option<(u32, Option<u32>)>) -> Result<(), FileError> {
