@@ -5,22 +5,27 @@ pub mod ask;
 #[cfg(feature = "crash-points")]
 pub mod crash;
 pub mod process;
+pub mod remember;
 pub mod report;
+pub mod signals;
 pub mod tell;
 pub mod watchdog;
 
 use std::fs::File;
+use std::path::Path;
 
 use ziti_enroller::error::Error;
 use ziti_enroller::flow::{self, World};
 
 use ziti_enroller::key::{Access, Providers};
+use ziti_enroller::text::Hint;
 
 pub use args::Args;
 use args::Command;
 
 use self::ask::Ask;
 use self::process::Inherited;
+use self::remember::Remember;
 use self::tell::Tell;
 
 /// What a command gave.
@@ -29,6 +34,24 @@ use self::tell::Tell;
 pub enum Done {
     /// `enroll`.
     Enroll(flow::enroll::Enrolled),
+    /// `resume`.
+    Resume(flow::enroll::Enrolled),
+    /// `status`.
+    Status(flow::status::Status),
+    /// `doctor`.
+    Doctor(flow::doctor::Diagnosis),
+    /// `list tokens`.
+    #[serde(rename = "list tokens")]
+    ListTokens(flow::keys::Tokens),
+    /// `list keys`.
+    #[serde(rename = "list keys")]
+    ListKeys(flow::keys::Keys),
+    /// `key create`.
+    #[serde(rename = "key create")]
+    CreateKey(flow::keys::Created),
+    /// `key delete`.
+    #[serde(rename = "key delete")]
+    DeleteKey(flow::keys::Deleted),
     /// `verify`.
     Verify(flow::verify::Verified),
     /// `inspect`.
@@ -38,6 +61,25 @@ pub enum Done {
         /// Of this program.
         version: &'static str,
     },
+}
+
+impl Done {
+    /// A diagnosis ends with the code that an enrollment would end with; everything else that is done ends with 0.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Doctor(diagnosis) => diagnosis.exit_code(),
+            Self::Status(status) => u8::from(status.is_unfinished()),
+            Self::Enroll(_)
+            | Self::Resume(_)
+            | Self::ListTokens(_)
+            | Self::ListKeys(_)
+            | Self::CreateKey(_)
+            | Self::DeleteKey(_)
+            | Self::Verify(_)
+            | Self::Inspect(_)
+            | Self::Version { .. } => 0,
+        }
+    }
 }
 
 /// Warnings always, more with `-v`; only our own: the HTTP library would log the token in the query.
@@ -63,9 +105,14 @@ pub fn run(args: Args, inherited: Inherited, stdout: Option<&File>) -> Result<Do
     #[cfg(feature = "crash-points")]
     let tell = crash::Crash::around(tell);
     let ask = Ask::new(&args.pins, &inherited);
+    signals::listen(args.command.after_an_interruption());
+    let memory = Remember::new(args.pins.retry_pin);
     let world = World {
         providers: Providers::compiled_in(),
-        access: Access::new(&ask).allow_final_try(args.pins.allow_final_try),
+        access: Access::new(&ask)
+            .remembering(&memory)
+            .allow_final_try(args.pins.allow_final_try)
+            .allow_extractable(args.pins.allow_extractable),
         watch: &tell,
         reach: args.reach,
         patience: args.patience,
@@ -76,7 +123,36 @@ pub fn run(args: Args, inherited: Inherited, stdout: Option<&File>) -> Result<Do
             let request = enroll.into_request(&world.providers, &inherited, world.watch)?;
             flow::enroll::enroll(request, &world).map(Done::Enroll)
         }
+        Command::Resume(typed) => {
+            let standing = flow::enroll::standing(&typed.identity)?.ok_or_else(|| nothing_to_resume(&typed.identity))?;
+            let request = typed.into_request(standing, &inherited, world.watch)?;
+            flow::enroll::enroll(request, &world).map(Done::Resume)
+        }
+        Command::Status { paths } => flow::status::status(&paths).map(Done::Status),
+        Command::Doctor(enroll) => {
+            let request = enroll.into_request(&world.providers, &inherited, world.watch)?;
+            Ok(Done::Doctor(flow::doctor::doctor(&request, &world)))
+        }
+        Command::ListTokens(asked) => flow::keys::tokens(&asked.within(&world.providers)?, &world).map(Done::ListTokens),
+        Command::ListKeys(asked) => flow::keys::list(&asked.within(&world.providers)?, &world).map(Done::ListKeys),
+        Command::CreateKey(asked) => {
+            let (uri, algorithm) = asked.new_key(&world.providers)?;
+            flow::keys::create(&uri, algorithm, &world).map(Done::CreateKey)
+        }
+        Command::DeleteKey(asked) => {
+            let doomed = flow::keys::doomed(&asked.doomed(&world.providers)?, &world)?;
+            if !asked.forced() {
+                ask::must_agree(&format!("destroy {doomed}, and every identity that refers to it"))?;
+            }
+            flow::keys::delete(&doomed, &world).map(Done::DeleteKey)
+        }
         Command::Verify { identity } => flow::verify::verify(&identity, &world).map(Done::Verify),
         Command::Inspect { file } => flow::inspect::inspect(&file, &world).map(Done::Inspect),
     }
+}
+
+fn nothing_to_resume(identity: &Path) -> Error {
+    let message = format!("there is no unfinished enrollment for {}", identity.display());
+    let hint = identity.exists().then(|| Hint::say("an identity is there: nothing is left to do"));
+    Error::Usage { message, hint }
 }

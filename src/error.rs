@@ -121,15 +121,26 @@ pub enum Error {
     AnswerLost {
         /// The identity.
         subject: String,
+        /// Where it was to be.
+        out: PathBuf,
     },
-    /// The answer was kept, and cannot be used.
-    #[error("the controller's answer cannot be used; it is kept in {}", .kept.display())]
+    /// What was issued cannot be used.
+    #[error("what the controller has issued cannot be used{}", .kept.as_ref().map(|k| format!("; it is kept in {}", k.display())).unwrap_or_default())]
     Issued {
         /// What is wrong with it.
         #[source]
         source: IssuedError,
-        /// Where it is.
-        kept: PathBuf,
+        /// Where it is; `None` where it came in a file of its own.
+        kept: Option<PathBuf>,
+    },
+    /// The answer arrived and cannot be kept: the certificates in it go to standard output.
+    #[error("the controller has issued a certificate, and it cannot be kept here: it is printed instead")]
+    Unkept {
+        /// Why.
+        #[source]
+        source: FileError,
+        /// PEM.
+        certificates: String,
     },
     /// A file or folder of ours.
     #[error("cannot write the identity")]
@@ -245,6 +256,7 @@ impl Error {
             Self::OutcomeUnknown { .. } | Self::AnswerLost { .. } => 33,
             Self::Issued { .. } => 40,
             Self::Local { source, spent } => file_exit_code(source, *spent),
+            Self::Unkept { .. } => 51,
             Self::Journal { source: JournalError::File(source), spent } => file_exit_code(source, *spent),
             Self::Journal { source: JournalError::Damaged { .. }, .. } => 51,
             Self::OtherToken { .. } => 75,
@@ -280,9 +292,10 @@ impl Error {
             Self::OutcomeUnknown { .. } => "outcome_unknown".into(),
             Self::AnswerLost { .. } => "answer_lost".into(),
             Self::Issued { source, .. } => issued_code(source).into(),
-            Self::Local { source, .. } | Self::Read(source) | Self::Journal { source: JournalError::File(source), .. } => {
-                file_code(source).into()
-            }
+            Self::Unkept { source, .. }
+            | Self::Local { source, .. }
+            | Self::Read(source)
+            | Self::Journal { source: JournalError::File(source), .. } => file_code(source).into(),
             Self::Journal { source: JournalError::Damaged { .. }, .. } => "journal_damaged".into(),
             Self::OtherToken { .. } => "output_in_use".into(),
             Self::Identity { .. } => "file_error".into(),
@@ -300,7 +313,8 @@ impl Error {
             | Self::Local { spent, .. }
             | Self::Journal { spent, .. }
             | Self::Interrupted { spent, .. } => *spent,
-            Self::Gone { .. }
+            Self::Unkept { .. }
+            | Self::Gone { .. }
             | Self::AnswerLost { .. }
             | Self::Issued { .. }
             | Self::IdentityKey { .. }
@@ -335,6 +349,7 @@ impl Error {
             | Self::Gone { .. }
             | Self::AnswerLost { .. }
             | Self::Issued { .. }
+            | Self::Unkept { .. }
             | Self::Local { .. }
             | Self::Journal { .. }
             | Self::OtherToken { .. }

@@ -3,8 +3,11 @@
 //! A corridor walks through the rooms in the order of the protocol. It reads no flag, no environment and no clock behind
 //! the caller's back: all that comes from outside is in the [`World`].
 
+pub mod doctor;
 pub mod enroll;
 pub mod inspect;
+pub mod keys;
+pub mod status;
 pub mod verify;
 
 use std::fmt;

@@ -181,6 +181,7 @@ pub struct UnverifiedToken {
     subject: String,
     id: SecretString,
     expires: Option<u64>,
+    clustered: bool,
 }
 
 /// Stands for the token where the token itself must not: in the journal.
@@ -242,7 +243,9 @@ impl UnverifiedToken {
         let expires = Some(expires.ok_or_else(|| malformed("`exp` is not a time"))?);
         let signature = decode("signature", signature)?;
         let (subject, id) = (subject.to_owned(), SecretString::from(id));
-        Ok(Self { compact, algorithm, kid, signature, method, issuer, subject, id, expires })
+        // Addresses of all controllers; one alone names itself at most.
+        let clustered = claims.get("ctrls").and_then(Value::as_array).is_some_and(|c| c.len() > 1);
+        Ok(Self { compact, algorithm, kid, signature, method, issuer, subject, id, expires, clustered })
     }
 
     /// Where to dial. Nothing else of an unverified token is used.
@@ -263,6 +266,11 @@ impl UnverifiedToken {
     /// When it ends; seconds since the Unix epoch.
     pub fn expires(&self) -> Option<u64> {
         self.expires
+    }
+
+    /// Whether the network has several controllers: one of them may not know yet what another one has stored.
+    pub fn is_of_a_cluster(&self) -> bool {
+        self.clustered
     }
 
     /// The name of its signature algorithm, and the `kid` of its header.

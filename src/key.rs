@@ -13,6 +13,7 @@ pub mod encoding;
 pub mod error;
 pub mod facts;
 pub mod file;
+pub mod listing;
 pub mod name;
 pub mod pin;
 pub mod uri;
@@ -33,6 +34,7 @@ use crate::text::Hint;
 pub use algorithm::{KeyAlgorithm, PublicKey, SignatureAlgorithm};
 pub use error::{Fault, KeyError};
 pub use facts::{Answer, KeyFacts, Place, Reader, Readers};
+pub use listing::{KeyListing, PinState, PlaceListing, Rehearsal};
 pub use name::{KeyName, KeyOwner};
 pub use pin::{Access, Pin, PinOrigin, PinSource};
 pub use uri::KeyUri;
@@ -75,6 +77,39 @@ pub trait KeyProvider: Debug + Send + Sync {
         access: &Access<'_>,
     ) -> Option<Result<Arc<dyn Key>, KeyError>>;
 
+    /// The exact name behind what stands in `id.key` of an identity. `None`: not mine, or it holds the key itself.
+    fn locate(&self, reference: &KeyReference) -> Option<Result<KeyUri, KeyError>> {
+        let _ = reference;
+        None
+    }
+
+    /// The tokens or devices that `within` leaves open, those too that cannot be used.
+    ///
+    /// # Errors
+    /// [`KeyError::Unavailable`] where this kind of place has no such list.
+    fn places(&self, within: &KeyUri) -> Result<Vec<PlaceListing>, KeyError> {
+        let _ = within;
+        Err(cannot(self.name(), "list places"))
+    }
+
+    /// The private keys in the one place that `within` names.
+    ///
+    /// # Errors
+    /// [`KeyError::Unavailable`] where this kind of place has no such list.
+    fn keys(&self, within: &KeyUri, access: &Access<'_>) -> Result<Vec<KeyListing>, KeyError> {
+        let _ = (within, access);
+        Err(cannot(self.name(), "list keys"))
+    }
+
+    /// Makes a key that leaves nothing behind, and has it sign: proves what an enrollment needs.
+    ///
+    /// # Errors
+    /// What an enrollment with a new key would stumble over.
+    fn rehearse(&self, within: &KeyUri, algorithm: KeyAlgorithm, access: &Access<'_>) -> Result<Rehearsal, KeyError> {
+        let _ = (within, algorithm, access);
+        Ok(Rehearsal::NotHere(format!("provider {} has no keys that leave nothing behind", self.name())))
+    }
+
     /// Who else can open an identity whose `id.key` is `reference`, as far as that and what was read back of the key say.
     /// `None`: not mine.
     fn readers(&self, reference: &KeyReference, facts: Option<&KeyFacts>) -> Option<Readers>;
@@ -114,7 +149,10 @@ pub trait Key: Debug + Send + Sync {
     fn sign_digest(&self, algorithm: SignatureAlgorithm, digest: &[u8]) -> Result<Vec<u8>, KeyError>;
 
     /// What an identity file stores in `id.key`: names the key, or holds it.
-    fn reference(&self) -> Result<KeyReference, KeyError>;
+    ///
+    /// # Errors
+    /// [`KeyError::Reference`] where the readers of identities would not read it as it is meant.
+    fn reference(&self, embed: Embed) -> Result<KeyReference, KeyError>;
 
     /// Attributes as read back.
     fn facts(&self) -> Result<KeyFacts, KeyError>;
@@ -166,6 +204,19 @@ pub struct KeyPlan {
     pub there_already: bool,
     /// It will be an object outside the work folder: the plan must be durable before it is made.
     pub outlives_us: bool,
+}
+
+/// What goes into a reference besides the name of the key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Embed {
+    /// Nothing.
+    Nothing,
+    /// The PIN, for SDKs that look nowhere else.
+    Pin,
+}
+
+fn cannot(provider: &str, what: &str) -> KeyError {
+    KeyError::Unavailable(Fault::new("provider_absent", format!("provider {provider} cannot {what}")))
 }
 
 /// What an identity file stores in `id.key`. Secret: it may hold the key itself, or a PIN.
@@ -264,6 +315,11 @@ impl Providers {
     /// Who else can open an identity whose `id.key` is `reference`.
     pub fn readers(&self, reference: &KeyReference, facts: Option<&KeyFacts>) -> Readers {
         self.iter().find_map(|p| p.readers(reference, facts)).unwrap_or_default()
+    }
+
+    /// The exact name behind what stands in `id.key` of an identity.
+    pub fn locate(&self, reference: &KeyReference) -> Option<Result<KeyUri, KeyError>> {
+        self.iter().find_map(|p| p.locate(reference))
     }
 
     /// Opens `id.key` of an identity.

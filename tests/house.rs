@@ -45,7 +45,8 @@ const ARROWS: &[(&str, &[&str])] = &[
 ];
 
 /// Corridors that may walk through another one, because they are about it.
-const CORRIDORS: &[(&str, &[&str])] = &[("enroll", &[]), ("verify", &[]), ("inspect", &[])];
+const CORRIDORS: &[(&str, &[&str])] =
+    &[("enroll", &[]), ("verify", &[]), ("inspect", &[]), ("keys", &[]), ("doctor", &["enroll"]), ("status", &["enroll", "verify"])];
 
 /// What must not stand in `src`, but for the files that begin so.
 const NEVER: &[(&str, &[&str], &[&str])] = &[

@@ -1,7 +1,9 @@
 //! What was typed, turned once into the library's own types. Past this file there is no clap.
 
-mod enroll;
+pub mod enroll;
+mod keys;
 mod limits;
+mod resume;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -15,8 +17,11 @@ use ziti_enroller::text::Hint;
 
 use super::report::Format;
 use enroll::{Enroll, EnrollArgs, options_of};
+use keys::KeyArgs;
+pub use keys::OfKeys;
 use limits::LimitArgs;
 pub use limits::Limits;
+use resume::ResumeArgs;
 
 /// A command line, read.
 #[derive(Debug)]
@@ -42,6 +47,23 @@ pub struct Args {
 pub enum Command {
     /// `enroll`, the default.
     Enroll(Box<Enroll>),
+    /// `resume`.
+    Resume(Box<ResumeArgs>),
+    /// `status`.
+    Status {
+        /// Identity files, there or not.
+        paths: Vec<PathBuf>,
+    },
+    /// `doctor`, and `enroll --dry-run`.
+    Doctor(Box<Enroll>),
+    /// `list tokens`.
+    ListTokens(OfKeys),
+    /// `list keys`.
+    ListKeys(OfKeys),
+    /// `key create`.
+    CreateKey(OfKeys),
+    /// `key delete`.
+    DeleteKey(OfKeys),
     /// `verify`.
     Verify {
         /// The identity file.
@@ -54,6 +76,23 @@ pub enum Command {
     },
     /// `version`.
     Version,
+}
+
+impl Command {
+    /// What to do when it was interrupted.
+    pub fn after_an_interruption(&self) -> &'static str {
+        match self {
+            Self::Enroll(_) | Self::Resume(_) => "run the same command again: it goes on from where it stopped",
+            Self::CreateKey(_) | Self::DeleteKey(_) => "look with `ziti-enroller list keys` at what is there now",
+            Self::Doctor(_)
+            | Self::ListTokens(_)
+            | Self::ListKeys(_)
+            | Self::Verify { .. }
+            | Self::Inspect { .. }
+            | Self::Status { .. }
+            | Self::Version => "run the same command again",
+        }
+    }
 }
 
 /// Enrolls an OpenZiti identity with a key that is made in hardware and stays there.
@@ -86,12 +125,46 @@ struct Typed {
 enum TypedCommand {
     /// Turn a one-time token into an identity file
     Enroll(EnrollArgs),
+    /// Finish an enrollment that was interrupted
+    Resume(ResumeArgs),
+    /// Say where enrollments and identities stand, and the next command; offline
+    Status(StatusArgs),
+    /// Prove all that an enrollment needs, and change nothing
+    Doctor(EnrollArgs),
     /// Log in to the controller with the key that an identity names
     Verify(VerifyArgs),
+    /// List what a module or device holds, as references ready to paste
+    List {
+        /// What to list
+        #[command(subcommand)]
+        what: ListWhat,
+    },
+    /// Make or destroy a key outside an enrollment
+    Key {
+        /// What to do
+        #[command(subcommand)]
+        what: KeyWhat,
+    },
     /// Say what a token, an identity or a certificate says; offline
     Inspect(InspectArgs),
     /// Print the version
     Version,
+}
+
+#[derive(Debug, Subcommand)]
+enum ListWhat {
+    /// Tokens or devices, with what rules each out; no login is made
+    Tokens(KeyArgs),
+    /// Private keys of a token or device, with what rules each out
+    Keys(KeyArgs),
+}
+
+#[derive(Debug, Subcommand)]
+enum KeyWhat {
+    /// Make a key
+    Create(KeyArgs),
+    /// Destroy a key; there is no way back
+    Delete(KeyArgs),
 }
 
 #[derive(Debug, clap::Args)]
@@ -106,12 +179,19 @@ struct VerifyArgs {
 }
 
 #[derive(Debug, clap::Args)]
+struct StatusArgs {
+    /// Identity files, there or not
+    #[arg(required = true, value_name = "PATH")]
+    paths: Vec<PathBuf>,
+}
+
+#[derive(Debug, clap::Args)]
 struct InspectArgs {
     /// A token, an identity, a certificate
     file: PathBuf,
 }
 
-/// Where PINs come from; the order is in `ask.rs`.
+/// Where PINs come from, and how they may be used; the order is in `ask.rs`.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct PinArgs {
     /// Read the PIN from this open descriptor
@@ -123,6 +203,12 @@ pub struct PinArgs {
     /// Use the last try before the token locks
     #[arg(long)]
     pub allow_final_try: bool,
+    /// Try a PIN once more that was refused before and has not changed
+    #[arg(long)]
+    pub retry_pin: bool,
+    /// Use an existing key that can leave its device
+    #[arg(long)]
+    pub allow_extractable: bool,
 }
 
 impl Args {
@@ -140,18 +226,44 @@ impl Args {
         let providers = Providers::compiled_in();
         let matches = command(&providers).try_get_matches_from(with_default_command(arguments))?;
         let typed = Typed::from_arg_matches(&matches)?;
+        // The options of providers stand with the innermost command.
+        let mut innermost = &matches;
+        while let Some((_, inner)) = innermost.subcommand() {
+            innermost = inner;
+        }
+        let options = options_of(&providers, innermost);
+        let mut patience = Patience::default();
         let (pins, limits, command) = match typed.command {
+            TypedCommand::Enroll(typed) | TypedCommand::Doctor(typed) if typed.dry_run => {
+                (typed.pins.clone(), typed.limits.clone(), Command::Doctor(Box::new(Enroll { typed, options })))
+            }
+            TypedCommand::Doctor(typed) => {
+                (typed.pins.clone(), typed.limits.clone(), Command::Doctor(Box::new(Enroll { typed, options })))
+            }
             TypedCommand::Enroll(typed) => {
-                let given = matches.subcommand().map(|(_, m)| options_of(&providers, m)).unwrap_or_default();
-                (typed.pins.clone(), typed.limits.clone(), Command::Enroll(Box::new(Enroll { typed, options: given })))
+                patience = typed.patience.patience();
+                (typed.pins.clone(), typed.limits.clone(), Command::Enroll(Box::new(Enroll { typed, options })))
+            }
+            TypedCommand::Resume(typed) => {
+                patience = typed.patience.patience();
+                (typed.pins.clone(), typed.limits.clone(), Command::Resume(Box::new(typed)))
+            }
+            TypedCommand::Status(typed) => (PinArgs::default(), LimitArgs::default(), Command::Status { paths: typed.paths }),
+            TypedCommand::List { what: ListWhat::Tokens(typed) } => {
+                (typed.pins.clone(), typed.limits.clone(), Command::ListTokens(OfKeys { typed, options }))
+            }
+            TypedCommand::List { what: ListWhat::Keys(typed) } => {
+                (typed.pins.clone(), typed.limits.clone(), Command::ListKeys(OfKeys { typed, options }))
+            }
+            TypedCommand::Key { what: KeyWhat::Create(typed) } => {
+                (typed.pins.clone(), typed.limits.clone(), Command::CreateKey(OfKeys { typed, options }))
+            }
+            TypedCommand::Key { what: KeyWhat::Delete(typed) } => {
+                (typed.pins.clone(), typed.limits.clone(), Command::DeleteKey(OfKeys { typed, options }))
             }
             TypedCommand::Verify(typed) => (typed.pins, typed.limits, Command::Verify { identity: typed.identity }),
             TypedCommand::Inspect(typed) => (PinArgs::default(), LimitArgs::default(), Command::Inspect { file: typed.file }),
             TypedCommand::Version => (PinArgs::default(), LimitArgs::default(), Command::Version),
-        };
-        let patience = match &command {
-            Command::Enroll(enroll) => enroll.typed.patience.patience(),
-            Command::Verify { .. } | Command::Inspect { .. } | Command::Version => Patience::default(),
         };
         let (reach, limits) = (limits.reach(), limits.limits());
         Ok(Self { command, pins, format: typed.format, verbose: typed.verbose, reach, patience, limits })
@@ -188,13 +300,20 @@ fn format_of(arguments: &[OsString]) -> Format {
 
 /// The command line, with the options that providers declare.
 fn command(providers: &Providers) -> clap::Command {
-    Typed::command().mut_subcommand("enroll", |enroll| {
-        providers.iter().flat_map(|p| p.options().iter().map(move |o| (p, o))).fold(enroll, |enroll, (provider, option)| {
-            let variable = format!("ZITI_ENROLLER_{}", option.flag.replace('-', "_").to_uppercase());
-            let heading = format!("Options of provider {}", provider.name());
-            let argument = Arg::new(option.flag).long(option.flag).value_name(option.value).help(option.help);
-            enroll.arg(argument.env(leak(variable)).hide_env(true).help_heading(leak(heading)))
-        })
+    let with_options = |command: clap::Command| with_options_of(command, providers);
+    Typed::command()
+        .mut_subcommand("enroll", with_options)
+        .mut_subcommand("doctor", with_options)
+        .mut_subcommand("list", |list| list.mut_subcommand("tokens", with_options).mut_subcommand("keys", with_options))
+        .mut_subcommand("key", |key| key.mut_subcommand("create", with_options).mut_subcommand("delete", with_options))
+}
+
+fn with_options_of(command: clap::Command, providers: &Providers) -> clap::Command {
+    providers.iter().flat_map(|p| p.options().iter().map(move |o| (p, o))).fold(command, |command, (provider, option)| {
+        let variable = format!("ZITI_ENROLLER_{}", option.flag.replace('-', "_").to_uppercase());
+        let heading = format!("Options of provider {}", provider.name());
+        let argument = Arg::new(option.flag).long(option.flag).value_name(option.value).help(option.help);
+        command.arg(argument.env(leak(variable)).hide_env(true).help_heading(leak(heading)))
     })
 }
 

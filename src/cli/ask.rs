@@ -11,6 +11,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use secrecy::ExposeSecret;
+use ziti_enroller::error::Error;
 use ziti_enroller::key::pin::{PinFor, Question};
 use ziti_enroller::key::{Fault, KeyError, Pin, PinOrigin, PinSource};
 use ziti_enroller::text::{Hint, shell_word};
@@ -73,6 +74,26 @@ impl PinSource for Ask {
             return Ok(Some((Pin::read(read(path, &origin, Rule::Anything)?, &origin)?, origin)));
         }
         at_the_terminal(question.place)
+    }
+}
+
+/// Asks the person who started this to agree to `what`.
+///
+/// # Errors
+/// Usage, where nobody can be asked or the answer is not yes.
+pub fn must_agree(what: &str) -> Result<(), Error> {
+    let refused = |message: &str| {
+        let hint = Some(Hint::say("give --force to do it without asking"));
+        Err(Error::Usage { message: format!("{message}: {what}"), hint })
+    };
+    if !std::io::stdin().is_terminal() {
+        return refused("nobody can be asked");
+    }
+    eprint!("{what}? [yes/no] ");
+    let mut answer = String::new();
+    match std::io::stdin().read_line(&mut answer) {
+        Ok(_) if answer.trim() == "yes" => Ok(()),
+        _ => refused("not done"),
     }
 }
 

@@ -8,8 +8,10 @@ use std::process::ExitCode;
 
 use serde_json::{Map, Value, json};
 use ziti_enroller::error::{Error, Spent};
+use ziti_enroller::flow::doctor::Check;
 use ziti_enroller::flow::inspect::{Certificate, Inspected};
-use ziti_enroller::key::Readers;
+use ziti_enroller::flow::status::{PathStatus, State};
+use ziti_enroller::key::{KeyListing, PinState, Place, PlaceListing, Readers};
 use ziti_enroller::text::shell_word;
 
 use super::Done;
@@ -27,7 +29,7 @@ pub enum Format {
 pub fn success(done: &Done, format: Format, stdout: Option<File>) -> ExitCode {
     let text = match format {
         Format::Json => {
-            let mut object = Map::from_iter([("ok".to_owned(), json!(true))]);
+            let mut object = Map::from_iter([("ok".to_owned(), json!(done.exit_code() == 0))]);
             // Plain data: cannot fail.
             if let Ok(Value::Object(fields)) = serde_json::to_value(done) {
                 object.extend(fields);
@@ -40,11 +42,18 @@ pub fn success(done: &Done, format: Format, stdout: Option<File>) -> ExitCode {
         }
         Format::Text => words(done),
     };
-    write(&text, stdout)
+    match write(&text, stdout) {
+        ExitCode::SUCCESS => ExitCode::from(done.exit_code()),
+        failed => failed,
+    }
 }
 
 /// Writes an error and returns its exit code.
 pub fn failure(error: &Error, format: Format, stdout: Option<File>) -> ExitCode {
+    if let (Error::Unkept { certificates, .. }, Format::Text) = (error, format) {
+        // Public, and nowhere else by now.
+        write(certificates, stdout.as_ref().and_then(|f| f.try_clone().ok()));
+    }
     let mut causes = Vec::new();
     let mut source = error.source();
     while let Some(cause) = source {
@@ -65,6 +74,7 @@ pub fn failure(error: &Error, format: Format, stdout: Option<File>) -> ExitCode 
                     "code": error.code(), "exit": error.exit_code(), "message": error.to_string(), "causes": causes,
                     "hint": hint, "token_spent": error.spent(),
                 },
+                "certificates": match error { Error::Unkept { certificates, .. } => Some(certificates), _ => None },
             });
             write(&format!("{object}\n"), stdout);
         }
@@ -90,9 +100,17 @@ pub fn failure(error: &Error, format: Format, stdout: Option<File>) -> ExitCode 
 
 fn readers(done: &Done) -> Option<&Readers> {
     match done {
-        Done::Enroll(e) => Some(&e.readers),
+        Done::Enroll(e) | Done::Resume(e) => Some(&e.readers),
         Done::Inspect(Inspected::Identity { readers, .. }) => Some(readers),
-        Done::Verify(_) | Done::Inspect(_) | Done::Version { .. } => None,
+        Done::Verify(_)
+        | Done::Inspect(_)
+        | Done::Doctor(_)
+        | Done::Status(_)
+        | Done::ListTokens(_)
+        | Done::ListKeys(_)
+        | Done::CreateKey(_)
+        | Done::DeleteKey(_)
+        | Done::Version { .. } => None,
     }
 }
 
@@ -150,7 +168,8 @@ fn write(text: &str, stdout: Option<File>) -> ExitCode {
 fn words(done: &Done) -> String {
     match done {
         Done::Version { version } => format!("ziti-enroller {version}\n"),
-        Done::Enroll(e) => {
+        Done::Status(status) => status.paths.iter().map(path_status).collect(),
+        Done::Enroll(e) | Done::Resume(e) => {
             let made = if e.key.created { "new" } else { "existing" };
             let place = match &e.token {
                 Some(place) => format!("in token `{}` ({})", place.label, place.model),
@@ -167,6 +186,11 @@ fn words(done: &Done) -> String {
                 reader_lines(&e.readers)
             )
         }
+        Done::Doctor(diagnosis) => diagnosis.checks.iter().map(check).collect(),
+        Done::ListTokens(list) => list.tokens.iter().map(token).collect(),
+        Done::ListKeys(list) => list.keys.iter().map(key).collect(),
+        Done::CreateKey(made) => format!("{}\n", made.reference),
+        Done::DeleteKey(gone) => format!("destroyed {}\n", gone.reference),
         Done::Verify(v) => format!(
             "{} is `{}` ({}) at {} {}: logged in with its {} key, certificate until {}\n",
             v.identity.file,
@@ -196,6 +220,55 @@ fn words(done: &Done) -> String {
         }
         Done::Inspect(Inspected::Certificates { certificates }) => certificates.iter().map(certificate).collect(),
     }
+}
+
+fn path_status(path: &PathStatus) -> String {
+    let state = match &path.state {
+        State::Nothing => "nothing is there".to_owned(),
+        State::Enrolled(certificate) => format!("enrolled, certificate until {}", certificate.not_after),
+        State::Unfinished { stage, subject, token_spent } => {
+            let spent = match token_spent {
+                Spent::No => "the token is not spent",
+                Spent::Yes => "the token is spent",
+                Spent::Unknown => "the token may be spent",
+            };
+            let whose = subject.as_ref().map(|s| format!(" of {s}")).unwrap_or_default();
+            format!("an enrollment{whose} stopped at stage `{stage}`; {spent}")
+        }
+        State::Unreadable(why) => format!("cannot be read: {why}"),
+    };
+    let next = path.next.as_ref().map(|n| format!("  next: {n}\n")).unwrap_or_default();
+    format!("{}: {state}\n{next}", path.file)
+}
+
+fn check(check: &Check) -> String {
+    match &check.error {
+        None => format!("ok     {}: {}\n", check.tried, check.found),
+        Some(mistake) => {
+            let hint = mistake.hint.as_ref().map(|h| format!("       hint: {h}\n")).unwrap_or_default();
+            format!("FAILED {}: {} ({}, exit {})\n{hint}", check.tried, check.found, mistake.code, mistake.exit)
+        }
+    }
+}
+
+fn token(t: &PlaceListing) -> String {
+    let pin = match t.pin {
+        PinState::Ok => "PIN ok",
+        PinState::CountLow => "a wrong PIN was tried",
+        PinState::FinalTry => "one more wrong PIN locks it",
+        PinState::Locked => "PIN locked",
+        PinState::Keypad => "PIN at its keypad",
+        PinState::None => "no PIN",
+    };
+    let obstacle = t.obstacle.as_ref().map(|o| format!("  not usable: {o}\n")).unwrap_or_default();
+    let Place { label, serial, model, .. } = &t.place;
+    format!("{}\n  {label:?}, serial {serial}, {model}, {}, {pin}\n{obstacle}", t.reference, t.manufacturer)
+}
+
+fn key(k: &KeyListing) -> String {
+    let kind = k.algorithm.as_deref().unwrap_or("unknown type");
+    let obstacle = k.obstacle.as_ref().map(|o| format!("  not usable: {o}\n")).unwrap_or_default();
+    format!("{}\n  {kind}\n{obstacle}", k.reference)
 }
 
 fn certificate(c: &Certificate) -> String {

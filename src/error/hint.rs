@@ -1,5 +1,7 @@
 //! What to do next, beside an error.
 
+use std::path::Path;
+
 use super::{Error, Spent};
 use crate::controller::ControllerError;
 use crate::files::{FileError, FileErrorKind, Unsafe};
@@ -41,9 +43,9 @@ impl Error {
             Self::OutcomeUnknown { .. } => Some(Hint::say(
                 "run the same command again: the same request is sent once more, which can enroll the identity at most once",
             )),
-            Self::AnswerLost { subject } => Some(Hint::run(
-                "have the administrator re-enroll the identity, then enroll with the new token: the same key is found and used",
-                format!("ziti edge update authenticator cert {} --re-enroll", authenticator_placeholder(subject)),
+            Self::AnswerLost { subject, out } => Some(answer_lost_hint(subject, out)),
+            Self::Unkept { .. } => Some(Hint::say(
+                "put what was printed into a file, make room, and give it to `ziti-enroller resume IDENTITY --certificate FILE`",
             )),
             Self::Issued { .. } => {
                 Some(Hint::say("the key and the answer are kept; ask the controller's administrator what it has issued"))
@@ -129,8 +131,21 @@ fn refusal_hint(code: &Printable) -> Option<Hint> {
     }
 }
 
-fn authenticator_placeholder(subject: &str) -> String {
-    format!("\"$(ziti edge list authenticators 'identity=\"{subject}\" and method=\"cert\"' -j | jq -r '.data[0].id')\"")
+/// The controller keeps what it has issued: the certificate can be had from it, or the identity be enrolled anew.
+fn answer_lost_hint(subject: &str, out: &Path) -> Hint {
+    let query = format!("identity=\"{subject}\" and method=\"cert\"");
+    let listed = format!("ziti edge list authenticators {} -j", shell_word(&query));
+    let file = shell_word(&format!("{subject}.pem"));
+    let out = shell_word(&out.to_string_lossy());
+    Hint::run(
+        format!(
+            "the administrator can give you the controller's copy of the certificate, or re-enroll the identity \
+             (`ziti edge update authenticator cert ID --re-enroll`; then enroll with the new token: the same key is found). \
+             The copy is `certPem` of GET /edge/management/v1/authenticators?filter={}",
+            crate::text::percent_encode(query.as_bytes())
+        ),
+        format!("{listed} | jq -r '.data[0].certPem' > {file} && ziti-enroller resume {out} --certificate {file}"),
+    )
 }
 
 fn file_hint(error: &FileError, spent: Spent) -> Option<Hint> {

@@ -9,7 +9,7 @@ mod arrival;
 mod live;
 mod work;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde::Serialize;
@@ -19,15 +19,15 @@ use self::stage::{Intent, KeyWish, Record, Stage};
 use self::work::WorkFolder;
 use super::{CertificateSummary, Event, IdentitySummary, Next, Pauses, Stages, World, pause, walk};
 use crate::error::{Error, Spent};
-use crate::files::{self, FileError, FileErrorKind};
+use crate::files::{self, FileError, FileErrorKind, Folder};
 use crate::jwt::{TokenError, UnverifiedToken};
 use crate::key::{Place, Readers};
 
 /// An enrollment that is wanted.
 #[derive(Clone, Debug)]
 pub struct Request {
-    /// The token.
-    pub token: Arc<UnverifiedToken>,
+    /// The token; an enrollment whose answer is here already goes on without it.
+    pub token: Option<Arc<UnverifiedToken>>,
     /// The file that it came from; `None` for standard input and the environment.
     pub token_file: Option<PathBuf>,
     /// The identity file to write.
@@ -38,6 +38,10 @@ pub struct Request {
     pub force: bool,
     /// Removes the token's file when the identity is in place.
     pub remove_token: bool,
+    /// The certificate that the controller has issued and whose answer was lost, PEM.
+    pub certificate: Option<Vec<u8>>,
+    /// Puts the PIN into the identity, for SDKs that look nowhere else.
+    pub embed_pin: bool,
     /// Whom the identity file is given to: user and group, as numbers.
     pub owner: Option<(u32, Option<u32>)>,
 }
@@ -72,6 +76,38 @@ pub struct EnrolledKey {
     pub created: bool,
     /// Whether it can leave its device; `null` where the device does not say.
     pub extractable: Option<bool>,
+}
+
+/// Where an enrollment that has not ended stands.
+#[derive(Clone, Debug)]
+pub struct Standing {
+    /// The name of the stage.
+    pub stage: &'static str,
+    /// The identity's id.
+    pub subject: Option<String>,
+    /// The file of its token.
+    pub token_file: Option<PathBuf>,
+    /// The key that was asked for.
+    pub key: Option<KeyWish>,
+    /// Whether the token is spent.
+    pub spent: Spent,
+}
+
+/// Reads where the enrollment stands whose output is `out`, and changes nothing; `None` where there is none.
+///
+/// # Errors
+/// [`Error::Local`], [`Error::Journal`].
+pub fn standing(out: &Path) -> Result<Option<Standing>, Error> {
+    let place = work::Output::at(out).map_err(|source| Error::Local { source, spent: Spent::Unknown })?;
+    let Some(stage) = place.stage()? else { return Ok(None) };
+    let intent = stage.intent().cloned();
+    Ok(Some(Standing {
+        stage: stage.name(),
+        subject: intent.as_ref().map(|i| i.subject.clone()),
+        token_file: intent.as_ref().and_then(|i| i.token_file.clone()),
+        key: intent.map(|i| i.key),
+        spent: spent(&stage),
+    }))
 }
 
 /// Enrolls, or goes on where an earlier run with the same token and output has stopped.
@@ -111,15 +147,16 @@ pub fn enroll(request: Request, world: &World<'_>) -> Result<Enrolled, Error> {
 fn go_on(stage: Stage, request: &Request, world: &World<'_>, work: &mut WorkFolder) -> Result<Enrolled, Error> {
     let mut live = Live::new(request, world, work.folder());
     let reached = walk(stage, &mut work.journal, world.watch, spent, |stage| match stage {
-        Stage::Fresh => Ok(Next::Learnt(Record::Intent(intent(request, None)))),
+        Stage::Fresh => Ok(Next::Learnt(Record::Intent(intent(request, token_of(request)?, None)))),
         Stage::Intended(s) => live.meet_controller(s),
         Stage::Trusted(s) => live.choose_key(s),
         Stage::Planned(s, plan) => live.make_key(s, plan),
         Stage::Keyed(s) => live.prepare(s),
         Stage::Ready(s) => live.announce(s),
+        Stage::Posting(s, _) if request.certificate.is_some() => live.take_back(s),
         Stage::Posting(s, n) => live.post(s, *n),
         Stage::Answered(s) => live.accept(s),
-        Stage::Lost(s) => Err(Error::AnswerLost { subject: s.intent().subject.clone() }),
+        Stage::Lost(s) => live.take_back(s),
         Stage::Refused(s, why) => Err(live.clean_up(s, why)),
         Stage::Done(_) => Ok(Next::Arrived),
     })?;
@@ -134,25 +171,39 @@ fn remove_token(request: &Request, world: &World<'_>) {
     }
 }
 
+/// Whether the output could be written, and what waits there; everything is as before afterwards.
+pub(super) fn try_output(request: &Request) -> Result<String, Error> {
+    let local = |source| Error::Local { source, spent: Spent::No };
+    let place = work::Output::at(&request.out).map_err(local)?;
+    if place.has_work() {
+        let folder = place.work_path();
+        return Ok(format!("an enrollment that has not ended is in {}", folder.display()));
+    }
+    place.refuse_existing(request.force).map_err(local)?;
+    place.try_to_write(request.owner).map_err(local)?;
+    Ok(format!("{} can be written", place.path().display()))
+}
+
+/// The folder of the output, and the output.
+pub(super) fn folder_of(request: &Request) -> Result<(Folder, PathBuf), FileError> {
+    let out = files::absolute(&request.out)?;
+    Ok((Folder::of(&out)?, out))
+}
+
 /// Reserves the output and finds out where the enrollment stands. Nothing was sent and no PIN tried.
 fn begin(request: &Request, world: &World<'_>) -> Result<(WorkFolder, Stage), Error> {
     let local = |source| Error::Local { source, spent: Spent::No };
     let place = work::Output::at(&request.out).map_err(local)?;
     if !place.has_work() {
         place.refuse_existing(request.force).map_err(local)?;
-        check_expiry(&request.token, world)?;
+        check_expiry(token_of(request)?, world)?;
     }
     let (mut work, stage) = WorkFolder::open(place.clone())?;
     let known = stage.intent().cloned();
-    let same_token = known.as_ref().is_none_or(|i| i.token == request.token.digest());
-    let stage = if same_token {
-        if !matches!(stage, Stage::Fresh) {
-            note(world, &format!("going on with the enrollment that stopped at stage `{}`", stage.name()));
-        }
-        stage
-    } else {
-        let known = known.unwrap_or_else(|| intent(request, None));
-        let same_identity = known.origin == *request.token.issuer() && known.subject == request.token.subject();
+    // Without a token it is this enrollment that is meant, whichever token it began with.
+    let other = request.token.as_ref().zip(known).filter(|(token, known)| known.token != token.digest());
+    let stage = if let Some((token, known)) = other {
+        let same_identity = known.origin == *token.issuer() && known.subject == token.subject();
         let ended = matches!(stage, Stage::Refused(..) | Stage::Lost(_));
         if stage.has_posted() && !(ended && same_identity) {
             if !request.force {
@@ -166,34 +217,43 @@ fn begin(request: &Request, world: &World<'_>) -> Result<(WorkFolder, Stage), Er
         } else {
             // The same identity finds the same key again; another's unused key is ours to delete, once a login is due.
             let discard = stage.own_key().filter(|_| !same_identity).cloned();
-            let record = Record::Intent(intent(request, discard));
+            let record = Record::Intent(intent(request, token, discard));
             let failed = |source| Error::Journal { source, spent: Spent::No };
             work.journal.append(&record).map_err(failed)?;
             stage.after(record).map_err(|_| Error::Unexpected("an enrollment cannot begin anew here".into()))?
         }
+    } else {
+        if !matches!(stage, Stage::Fresh) {
+            note(world, &format!("going on with the enrollment that stopped at stage `{}`", stage.name()));
+        }
+        stage
     };
     if !matches!(stage, Stage::Answered(_) | Stage::Done(_)) {
         place.refuse_existing(request.force).map_err(|source| Error::Local { source, spent: spent(&stage) })?;
     }
     if !stage.has_posted() {
-        check_expiry(&request.token, world)?;
+        check_expiry(token_of(request)?, world)?;
     }
     work.reserve(request.owner).map_err(|source| Error::Local { source, spent: spent(&stage) })?;
     Ok((work, stage))
 }
 
-fn intent(request: &Request, discard: Option<crate::key::KeyUri>) -> Intent {
+fn token_of(request: &Request) -> Result<&UnverifiedToken, Error> {
+    request.token.as_deref().ok_or_else(|| Error::Token(TokenError::Missing("this enrollment cannot go on without it".into())))
+}
+
+fn intent(request: &Request, token: &UnverifiedToken, discard: Option<crate::key::KeyUri>) -> Intent {
     Intent {
-        token: request.token.digest(),
+        token: token.digest(),
         token_file: request.token_file.clone(),
-        origin: request.token.issuer().clone(),
-        subject: request.token.subject().to_owned(),
+        origin: token.issuer().clone(),
+        subject: token.subject().to_owned(),
         key: request.key.clone(),
         discard,
     }
 }
 
-fn check_expiry(token: &UnverifiedToken, world: &World<'_>) -> Result<(), Error> {
+pub(super) fn check_expiry(token: &UnverifiedToken, world: &World<'_>) -> Result<(), Error> {
     match token.check_expiry(world.now()) {
         Ok(()) => Ok(()),
         Err(TokenError::Expired(_)) if world.clock_is_wrong() => {
@@ -229,7 +289,7 @@ fn note(world: &World<'_>, text: &str) {
 }
 
 /// An error and its causes, in one line.
-fn sentence(error: &dyn std::error::Error) -> String {
+pub(super) fn sentence(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {

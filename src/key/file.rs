@@ -16,8 +16,8 @@ use secrecy::{ExposeSecret, SecretString};
 use zeroize::Zeroizing;
 
 use super::{
-    Access, Fault, Key, KeyAlgorithm, KeyError, KeyFacts, KeyPlan, KeyProvider, KeyReference, KeyUri, NewKey, PublicKey, Reader,
-    Readers, SignatureAlgorithm,
+    Access, Embed, Fault, Key, KeyAlgorithm, KeyError, KeyFacts, KeyPlan, KeyProvider, KeyReference, KeyUri, NewKey, PublicKey,
+    Reader, Readers, SignatureAlgorithm,
 };
 use crate::files::{self, Folder};
 use crate::text::Hint;
@@ -284,7 +284,7 @@ impl Key for FileKey {
         }
     }
 
-    fn reference(&self) -> Result<KeyReference, KeyError> {
+    fn reference(&self, _: Embed) -> Result<KeyReference, KeyError> {
         match self.uri.file_path() {
             Some(path) if !self.inline => {
                 let path = files::absolute(path)?;

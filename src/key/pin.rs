@@ -155,10 +155,24 @@ pub enum LoginRefusal {
     Other(KeyError),
 }
 
+/// What earlier runs have learnt: which PIN a place has refused, by where it came from. Never a PIN itself.
+pub trait PinMemory: Send + Sync {
+    /// Whether `place` has refused what `origin` held, and that has not changed since.
+    fn refused_before(&self, place: &str, origin: &PinOrigin) -> bool;
+
+    /// `place` has refused what `origin` holds.
+    fn remember(&self, place: &str, origin: &PinOrigin);
+
+    /// `place` has accepted a PIN.
+    fn forget(&self, place: &str);
+}
+
 /// The login policy of one run; shared by all threads and providers of that run.
 pub struct Access<'a> {
     source: &'a dyn PinSource,
+    memory: Option<&'a dyn PinMemory>,
     allow_final_try: bool,
+    allow_extractable: bool,
     places: Mutex<HashMap<(String, PinFor), Known>>,
 }
 
@@ -173,7 +187,24 @@ enum Known {
 impl<'a> Access<'a> {
     /// A run's policy over `source`.
     pub fn new(source: &'a dyn PinSource) -> Self {
-        Self { source, allow_final_try: false, places: Mutex::default() }
+        Self { source, memory: None, allow_final_try: false, allow_extractable: false, places: Mutex::default() }
+    }
+
+    /// Asks `memory` before a PIN is tried, so that a service that restarts with a wrong PIN does not lock a token.
+    pub fn remembering(mut self, memory: &'a dyn PinMemory) -> Self {
+        self.memory = Some(memory);
+        self
+    }
+
+    /// Uses an existing key that can leave its device, which is refused otherwise.
+    pub fn allow_extractable(mut self, allow: bool) -> Self {
+        self.allow_extractable = allow;
+        self
+    }
+
+    /// Whether such a key may be used.
+    pub fn allows_extractable(&self) -> bool {
+        self.allow_extractable
     }
 
     /// Uses the last try before a lock, which is refused otherwise.
@@ -237,8 +268,17 @@ impl<'a> Access<'a> {
                 (pin, Some(origin))
             }
         };
+        if let (Some(memory), Some(origin)) = (self.memory, &origin)
+            && *origin != PinOrigin::Terminal
+            && memory.refused_before(place, origin)
+        {
+            return Err(refused_before(place, origin));
+        }
         match try_login(&pin) {
             Ok(done) => {
+                if let Some(memory) = self.memory.filter(|_| origin.is_some()) {
+                    memory.forget(place);
+                }
                 places.insert(key, Known::Accepted(pin.clone()));
                 Ok((done, pin))
             }
@@ -252,6 +292,9 @@ impl<'a> Access<'a> {
             Err(LoginRefusal::Locked(native)) => Err(locked(place, Some(native))),
             Err(LoginRefusal::Incorrect(native)) => {
                 let origin = origin.unwrap_or(PinOrigin::Caller);
+                if let Some(memory) = self.memory {
+                    memory.remember(place, &origin);
+                }
                 places.insert(key, Known::Refused(origin.clone()));
                 Err(refused(place, &origin, &native))
             }
@@ -281,6 +324,14 @@ fn refused(place: &str, origin: &PinOrigin, native: &str) -> KeyError {
         Fault::new("pin_incorrect", format!("{place} refused the PIN from {origin}"))
             .native(native)
             .hint(Hint::say("the next wrong PIN may lock the token: look at its PIN state before you try again")),
+    )
+}
+
+fn refused_before(place: &str, origin: &PinOrigin) -> KeyError {
+    let message = format!("{place} has refused the PIN from {origin} before, and that has not changed; no try was used");
+    KeyError::Pin(
+        Fault::new("pin_refused_before", message)
+            .hint(Hint::say("put the right PIN there, or try this one once more with --retry-pin")),
     )
 }
 

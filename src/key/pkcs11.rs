@@ -35,8 +35,8 @@ use self::reference::Reference;
 use self::session::OpenToken;
 use self::token::{Purpose, Token, Wanted};
 use super::{
-    Access, Answer, Fault, Key, KeyAlgorithm, KeyError, KeyFacts, KeyOwner, KeyPlan, KeyProvider, KeyReference, KeyUri, NewKey,
-    Pin, PinOrigin, ProviderOption, PublicKey, Reader, Readers,
+    Access, Answer, Fault, Key, KeyAlgorithm, KeyError, KeyFacts, KeyListing, KeyOwner, KeyPlan, KeyProvider, KeyReference,
+    KeyUri, NewKey, Pin, PinOrigin, PlaceListing, ProviderOption, PublicKey, Reader, Readers, Rehearsal,
 };
 use crate::text::Hint;
 
@@ -91,7 +91,40 @@ impl KeyProvider for Pkcs11Provider {
             let pair = search::one_by_name(lent, &name, token.token())?;
             PrivateKey::read(&token, lent, pair, pin_source(&uri)?)
         })?;
-        trusted(key)
+        trusted(key, access)
+    }
+
+    fn locate(&self, reference: &KeyReference) -> Option<Result<KeyUri, KeyError>> {
+        Some(Reference::parse(reference.expose())?.map(|reference| reference.uri()))
+    }
+
+    fn places(&self, within: &KeyUri) -> Result<Vec<PlaceListing>, KeyError> {
+        use std::os::unix::ffi::OsStrExt;
+        let uri = unfolded(within)?;
+        let module = self.module(&module::path_in(&uri)?)?;
+        let shown = module.tokens()?;
+        let wanted = Wanted::by(&uri);
+        let path = module.path().as_os_str().as_bytes();
+        let listed: Vec<PlaceListing> =
+            token::each_once(shown.tokens).iter().filter(|t| wanted.fits(&t.identity)).map(|t| t.listing(path)).collect();
+        match shown.unread {
+            Some(error) if listed.is_empty() => Err(error),
+            _ => Ok(listed),
+        }
+    }
+
+    fn keys(&self, within: &KeyUri, access: &Access<'_>) -> Result<Vec<KeyListing>, KeyError> {
+        let uri = unfolded(within)?;
+        let token = self.token(&uri, Purpose::Use, access)?;
+        let pin_source = pin_source(&uri)?;
+        token.with(Mode::Read, |lent| search::listed_keys(lent, &token, pin_source))
+    }
+
+    fn rehearse(&self, within: &KeyUri, algorithm: KeyAlgorithm, access: &Access<'_>) -> Result<Rehearsal, KeyError> {
+        let uri = unfolded(within)?;
+        let token = self.token(&uri, Purpose::Write, access)?;
+        token.module().can_make(token.token(), algorithm)?;
+        token.with(Mode::Write, |lent| generation::rehearse(&token, lent, algorithm))
     }
 
     fn open_reference(
@@ -179,8 +212,13 @@ impl KeyProvider for Pkcs11Provider {
         let place = token.token().to_string();
         let pin_source = pin_source(&uri)?;
         let (key, made) = token.with(Mode::Write, |lent| {
-            // An earlier run that was killed may have made it.
-            if let Some(pair) = search::by_name(lent, &name.shortest(), token.token())? {
+            // An earlier run that was killed may have made it, or half of it: nothing of that name was here when the plan was
+            // written down, so what is here now is ours.
+            let found = Found::by(&lent.session, &name.shortest())?;
+            if found.is_half() {
+                log::info!("{place}: half a key pair of an earlier run is replaced");
+                destroy(lent, found.both_halves(&name, &place)?)?;
+            } else if let Some(pair) = found.pair(&lent.session, &name.shortest(), &place)? {
                 return Ok((PrivateKey::read(&token, lent, pair, pin_source)?, None));
             }
             let made = Made::by(lent, wish.algorithm, &name, &place)?;
@@ -313,13 +351,13 @@ impl Pkcs11Provider {
             };
             PrivateKey::read(&token, lent, pair, None)
         })?;
-        trusted(key)
+        trusted(key, access)
     }
 }
 
 /// A key that was there before us: kept inside, and really the other half of the public key that it shows.
-fn trusted(key: PrivateKey) -> Result<Arc<dyn Key>, KeyError> {
-    key.must_stay_inside()?;
+fn trusted(key: PrivateKey, access: &Access<'_>) -> Result<Arc<dyn Key>, KeyError> {
+    key.must_stay_inside(access.allows_extractable())?;
     super::prove(&key)?;
     Ok(Arc::new(key))
 }

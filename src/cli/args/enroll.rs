@@ -1,6 +1,6 @@
 //! What `enroll` was asked for, turned into the library's own [`Request`].
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -13,7 +13,8 @@ use ziti_enroller::flow::enroll::Request;
 use ziti_enroller::flow::enroll::stage::KeyWish;
 use ziti_enroller::flow::{Event, Watch};
 use ziti_enroller::jwt::{self, TokenError, UnverifiedToken};
-use ziti_enroller::key::{KeyAlgorithm, KeyProvider, KeyUri, Providers};
+use ziti_enroller::key::uri::UriError;
+use ziti_enroller::key::{KeyAlgorithm, KeyProvider, KeyReference, KeyUri, Providers};
 use ziti_enroller::text::Hint;
 
 use super::PinArgs;
@@ -41,6 +42,12 @@ pub struct EnrollArgs {
     /// Type of a new key: p256, p384, rsa2048, rsa3072, rsa4096 [default: p256]
     #[arg(short = 'a', long, value_name = "TYPE", env = "ZITI_ENROLLER_KEY_ALG", hide_env = true)]
     key_alg: Option<String>,
+    /// Put the PIN into the identity file, for SDKs that look nowhere else
+    #[arg(long)]
+    embed_pin: bool,
+    /// Prove all that is needed and change nothing: the same as `doctor`
+    #[arg(long)]
+    pub dry_run: bool,
     /// Replace an identity file that is there
     #[arg(long)]
     force: bool,
@@ -77,7 +84,8 @@ pub struct Given {
 pub fn options_of(providers: &Providers, matches: &ArgMatches) -> Vec<Given> {
     let mut given = Vec::new();
     for option in providers.iter().flat_map(|p| p.options()) {
-        if let Some(value) = matches.get_one::<String>(option.flag) {
+        // Not every command has them.
+        if let Some(value) = matches.try_get_one::<String>(option.flag).ok().flatten() {
             let typed = matches.value_source(option.flag) == Some(ValueSource::CommandLine);
             given.push(Given { flag: option.flag, value: value.clone(), typed });
         }
@@ -85,11 +93,11 @@ pub fn options_of(providers: &Providers, matches: &ArgMatches) -> Vec<Given> {
     given
 }
 
-fn usage(message: impl Into<String>) -> Error {
+pub fn usage(message: impl Into<String>) -> Error {
     Error::Usage { message: message.into(), hint: None }
 }
 
-fn usage_with(message: impl Into<String>, hint: impl Into<String>) -> Error {
+pub fn usage_with(message: impl Into<String>, hint: impl Into<String>) -> Error {
     Error::Usage { message: message.into(), hint: Some(Hint::say(hint)) }
 }
 
@@ -115,7 +123,17 @@ impl Enroll {
         if token_file.is_some() && token_file == files::absolute(&out).ok() {
             return Err(usage_with("--out is the token's own file", "give another name with --out"));
         }
-        Ok(Request { token, token_file, out, key, force: self.typed.force, remove_token: self.typed.rm, owner })
+        Ok(Request {
+            token: Some(token),
+            certificate: None,
+            token_file,
+            out,
+            key,
+            force: self.typed.force,
+            remove_token: self.typed.rm,
+            embed_pin: self.typed.embed_pin,
+            owner,
+        })
     }
 
     fn token(&self, inherited: &Inherited, watch: &dyn Watch) -> Result<(SecretString, Option<PathBuf>), Error> {
@@ -124,24 +142,7 @@ impl Enroll {
             let token = inherited.token().ok_or_else(|| missing("none was given".into()))?;
             return Ok((token, None));
         };
-        if jwt == "-" {
-            let token = files::read_file("/dev/stdin".as_ref(), jwt::LARGEST as u64).map_err(token_file_error)?;
-            return Ok((text(token)?, None));
-        }
-        let path = PathBuf::from(jwt);
-        if let Some(token) = jwt.to_str().filter(|t| t.starts_with("ey") && t.split('.').count() == 3 && !path.exists()) {
-            // A watcher that wants to end the run does so at the next stage.
-            drop(
-                watch.event(&Event::Note(
-                    "a token on the command line is seen by everyone who lists processes: use a file or `-`",
-                )),
-            );
-            return Ok((SecretString::from(token), None));
-        }
-        let token = files::read_file(&path, jwt::LARGEST as u64).map_err(token_file_error)?;
-        // A later run may start elsewhere.
-        let path = files::absolute(&path).map_err(token_file_error)?;
-        Ok((text(token)?, Some(path)))
+        read_token(jwt, watch)
     }
 
     /// The folder of ziti-edge-tunnel is a place like any other, but for what that program does there.
@@ -160,12 +161,12 @@ impl Enroll {
             parent.and_then(|p| p.canonicalize().ok()).is_some_and(|p| folder.canonicalize().ok() == Some(p))
         };
         let in_device = providers.of(key.uri()).is_ok_and(KeyProvider::keys_live_in_a_device);
-        if in_device && is_in(out) {
+        if in_device && !self.typed.embed_pin && is_in(out) {
             let message = format!(
                 "{} is read by ziti-edge-tunnel, which crashes at every start on an identity whose key wants a PIN that is not in it",
                 folder.display()
             );
-            return Err(usage_with(message, "put the identity into another folder"));
+            return Err(usage_with(message, "give --embed-pin, or put the identity into another folder"));
         }
         if !self.typed.rm && token_file.is_some_and(is_in) {
             let text = format!(
@@ -182,7 +183,7 @@ impl Enroll {
     pub fn key_wish(&self, providers: &Providers) -> Result<KeyWish, Error> {
         let named = match self.typed.key.as_deref() {
             None | Some("auto") => None,
-            Some(text) => Some(text.parse::<KeyUri>().map_err(|e| usage(format!("--key: {e}")))?),
+            Some(text) => Some(reference(text, providers).map_err(|e| usage(format!("--key: {e}")))?),
         };
         let provider = match (&self.typed.provider, &named) {
             (Some(name), _) => providers.named(name).ok_or_else(|| {
@@ -199,7 +200,7 @@ impl Enroll {
             return Err(usage(format!("--provider {} does not read `{}:` references", provider.name(), uri.scheme())));
         }
         let algorithm = self.typed.key_alg.as_deref().map(algorithm).transpose()?;
-        let within = self.fold(provider, named.clone().unwrap_or_else(|| KeyUri::new(provider.scheme())))?;
+        let within = fold(&self.options, provider, named.clone().unwrap_or_else(|| KeyUri::new(provider.scheme())))?;
         match (named, self.typed.create) {
             (Some(_), false) => {
                 if let Some(algorithm) = algorithm {
@@ -214,38 +215,67 @@ impl Enroll {
             (named, _) => Ok(KeyWish::New { within, algorithm: algorithm.unwrap_or(KeyAlgorithm::P256), reuse: named.is_none() }),
         }
     }
+}
 
-    /// Puts the options of `provider` into a reference, without knowing what they mean.
-    fn fold(&self, provider: &dyn KeyProvider, mut uri: KeyUri) -> Result<KeyUri, Error> {
-        let own = provider.options();
-        if let Some(foreign) = self.options.iter().find(|g| g.typed && !own.iter().any(|o| o.flag == g.flag)) {
-            return Err(usage(format!("--{} is not an option of provider {}", foreign.flag, provider.name())));
-        }
-        for option in own {
-            let given = self.options.iter().find(|g| g.flag == option.flag);
-            let variable =
-                || (!option.variable.is_empty()).then(|| std::env::var(option.variable).ok()).flatten().filter(|v| !v.is_empty());
-            let (value, typed) = match given {
-                Some(given) => (given.value.clone(), given.typed),
-                None => match variable() {
-                    Some(value) => (value, false),
-                    None => continue,
-                },
-            };
-            match uri.attribute(option.attribute) {
-                None => uri.set(option.attribute, value.as_bytes()),
-                Some(there) if typed && there != value.as_bytes() => {
-                    return Err(usage(format!("--{} and `{}` of --key disagree", option.flag, option.attribute)));
-                }
-                Some(_) => {}
-            }
-        }
-        Ok(uri)
+/// A reference as people write it, or what stands in `id.key` of an identity.
+pub fn reference(text: &str, providers: &Providers) -> Result<KeyUri, String> {
+    match providers.locate(&KeyReference::found(text)) {
+        Some(located) => located.map_err(|e| e.to_string()),
+        None => text.parse().map_err(|e: UriError| e.to_string()),
     }
 }
 
+/// Puts the options of `provider` into a reference, without knowing what they mean.
+pub fn fold(options: &[Given], provider: &dyn KeyProvider, mut uri: KeyUri) -> Result<KeyUri, Error> {
+    let own = provider.options();
+    if let Some(foreign) = options.iter().find(|g| g.typed && !own.iter().any(|o| o.flag == g.flag)) {
+        return Err(usage(format!("--{} is not an option of provider {}", foreign.flag, provider.name())));
+    }
+    for option in own {
+        let given = options.iter().find(|g| g.flag == option.flag);
+        let variable =
+            || (!option.variable.is_empty()).then(|| std::env::var(option.variable).ok()).flatten().filter(|v| !v.is_empty());
+        let (value, typed) = match given {
+            Some(given) => (given.value.clone(), given.typed),
+            None => match variable() {
+                Some(value) => (value, false),
+                None => continue,
+            },
+        };
+        match uri.attribute(option.attribute) {
+            None => uri.set(option.attribute, value.as_bytes()),
+            Some(there) if typed && there != value.as_bytes() => {
+                return Err(usage(format!("--{} and `{}` of --key disagree", option.flag, option.attribute)));
+            }
+            Some(_) => {}
+        }
+    }
+    Ok(uri)
+}
+
+/// Reads a token: from standard input, a file, or the command line itself.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn read_token(jwt: &OsStr, watch: &dyn Watch) -> Result<(SecretString, Option<PathBuf>), Error> {
+    if jwt == "-" {
+        let token = files::read_file("/dev/stdin".as_ref(), jwt::LARGEST as u64).map_err(token_file_error)?;
+        return Ok((text(token)?, None));
+    }
+    let path = PathBuf::from(jwt);
+    if let Some(token) = jwt.to_str().filter(|t| t.starts_with("ey") && t.split('.').count() == 3 && !path.exists()) {
+        // A watcher that wants to end the run does so at the next stage.
+        drop(watch.event(&Event::Note("a token on the command line is seen by everyone who lists processes: use a file or `-`")));
+        return Ok((SecretString::from(token), None));
+    }
+    let token = files::read_file(&path, jwt::LARGEST as u64).map_err(token_file_error)?;
+    // A later run may start elsewhere.
+    let path = files::absolute(&path).map_err(token_file_error)?;
+    Ok((text(token)?, Some(path)))
+}
+
 /// As the historical tool took them, `RSA` and `EC`, and by our own names.
-fn algorithm(name: &str) -> Result<KeyAlgorithm, Error> {
+pub fn algorithm(name: &str) -> Result<KeyAlgorithm, Error> {
     match name.to_ascii_uppercase().as_str() {
         "RSA" => Ok(KeyAlgorithm::Rsa4096),
         "EC" => Ok(KeyAlgorithm::P384),

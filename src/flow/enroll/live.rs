@@ -11,16 +11,20 @@ use base64::prelude::BASE64_STANDARD;
 use super::stage::{Intent, KeyFact, KeyWish, Keyed, Ready, Record, Stage, Trusted};
 use super::work::Work;
 use super::{Enrolled, Request, arrival, exists, note, sentence, within};
-use crate::certificate::{Chain, rfc3339};
-use crate::controller::{Controller, Failure, Outcome, Refusal, Submission};
+use crate::certificate::{Chain, Summary, rfc3339};
+use crate::controller::{Answer, Controller, Failure, Outcome, Refusal, Submission};
 use crate::csr::Csr;
 use crate::error::{Error, IssuedError, Spent};
+use crate::files::FileError;
 use crate::flow::{Next, World, pause};
 use crate::identity::{Identity, IdentityError};
-use crate::jwt::{Brings, EnrollmentToken};
-use crate::key::{Answer, Key, KeyError, KeyOwner, KeyPlan, KeyReference, KeyUri, NewKey};
+use crate::jwt::{Brings, EnrollmentToken, TokenError, UnverifiedToken};
+use crate::key::facts;
+use crate::key::{Embed, Key, KeyError, KeyOwner, KeyPlan, KeyReference, KeyUri, NewKey};
 use crate::trust::{self, TrustError};
 
+/// Time for a follower to hear of a new token.
+const FOLLOWER: Duration = Duration::from_secs(5);
 /// Longest `Retry-After` that is obeyed.
 const LONGEST_WISH: Duration = Duration::from_secs(60);
 
@@ -34,12 +38,14 @@ pub(super) struct Live<'a> {
     key: Option<Arc<dyn Key>>,
     /// Requests of this run.
     posted: usize,
+    /// The first request ever was answered with "no such token", and it is tried once more.
+    gone_at_first: bool,
     arrived: Option<Enrolled>,
 }
 
 impl<'a> Live<'a> {
     pub(super) fn new(request: &'a Request, world: &'a World<'a>, work: Work) -> Self {
-        Self { request, world, work, trust: None, key: None, posted: 0, arrived: None }
+        Self { request, world, work, trust: None, key: None, posted: 0, gone_at_first: false, arrived: None }
     }
 
     /// The controller is proved to be the token's issuer, while the module is loaded beside it.
@@ -63,9 +69,14 @@ impl<'a> Live<'a> {
     }
 
     fn meet(&self) -> Result<trust::Trust, Error> {
-        let token = &self.request.token;
+        let token = self.token()?;
         trust::establish(token, None, &self.world.reach, self.world.now())
             .map_err(|e| Error::trust(token.issuer().to_string(), e))
+    }
+
+    fn token(&self) -> Result<&Arc<UnverifiedToken>, Error> {
+        let missing = || Error::Token(TokenError::Missing("this enrollment cannot go on without it".into()));
+        self.request.token.as_ref().ok_or_else(missing)
     }
 
     /// The connection, made anew in a run that did not begin with it.
@@ -138,7 +149,11 @@ impl<'a> Live<'a> {
 
     fn keyed(&mut self, key: Arc<dyn Key>, created: bool) -> Learnt {
         let failed = |source| Error::Key { uri: Box::new(key.uri().clone()), source, spent: Spent::No };
-        let reference = key.reference().map_err(failed)?;
+        let reference = key.reference(Embed::Nothing).map_err(failed)?;
+        if self.request.embed_pin && !reference.holds_the_key() {
+            // Found out before anything is spent; the PIN itself stays out of the journal.
+            key.reference(Embed::Pin).map_err(failed)?;
+        }
         let fact = KeyFact {
             uri: key.uri().clone(),
             spki: BASE64_STANDARD.encode(key.public_key().spki()),
@@ -146,7 +161,7 @@ impl<'a> Live<'a> {
             reference: (!reference.holds_the_key()).then(|| reference.expose().to_owned()),
             facts: key.facts().map_err(failed)?,
         };
-        if !created && fact.facts.never_extractable == Answer::No && fact.facts.place.is_some() {
+        if !created && fact.facts.never_extractable == facts::Answer::No && fact.facts.place.is_some() {
             note(self.world, "the key was not always in its device: it may have a copy elsewhere");
         }
         self.key = Some(key);
@@ -181,7 +196,7 @@ impl<'a> Live<'a> {
     /// The request is signed, and its signature checked.
     pub(super) fn prepare(&mut self, stage: &Keyed) -> Learnt {
         let key = self.key(&stage.trusted.intent, &stage.key)?;
-        match self.request.token.method().brings() {
+        match self.token()?.method().brings() {
             Brings::Csr => {
                 let failed = |source| Error::Key { uri: Box::new(stage.key.uri.clone()), source, spent: Spent::No };
                 let csr = Csr::sign(&*key, &stage.trusted.intent.subject).map_err(failed)?;
@@ -223,11 +238,23 @@ impl<'a> Live<'a> {
         within(world, "after_post", Spent::Unknown)?;
         match (outcome, answer) {
             (Outcome::Accepted, Ok(answer)) => {
-                self.work.keep(&answer).map_err(|source| Error::Local { source, spent: Spent::Yes })?;
+                self.work.keep(&answer).map_err(|source| unkept(source, &answer))?;
                 within(world, "answer_synced", Spent::Yes)?;
                 Ok(Next::Learnt(Record::Answered))
             }
-            (Outcome::Gone(_), _) if n > 1 => Ok(Next::Stop(Record::Lost, Error::AnswerLost { subject })),
+            (Outcome::Gone(_), _) if n == 1 && self.token()?.is_of_a_cluster() => {
+                // A follower may not have heard yet of a token that was made a moment ago.
+                self.gone_at_first = true;
+                let why = "this controller does not know the token yet";
+                pause(self.world.watch, why, FOLLOWER);
+                self.posted += 1;
+                Ok(Next::Learnt(Record::Posting(n + 1)))
+            }
+            (Outcome::Gone(why), _) if n == 2 && self.gone_at_first => Ok(Next::Learnt(Record::Refused(why))),
+            (Outcome::Gone(_), _) if n > 1 => {
+                let out = self.work.out();
+                Ok(Next::Stop(Record::Lost, Error::AnswerLost { subject, out }))
+            }
             (Outcome::Refused(why) | Outcome::Gone(why), _) => Ok(Next::Learnt(Record::Refused(why))),
             (Outcome::Retry(_), Err(source)) if n == 1 => {
                 let error = Error::Network { controller: stage.intent().origin.to_string(), source };
@@ -252,6 +279,30 @@ impl<'a> Live<'a> {
         Ok(Next::Learnt(Record::Posting(n + 1)))
     }
 
+    /// A certificate that the controller has issued, and whose answer was lost, is handed to us.
+    pub(super) fn take_back(&mut self, stage: &Ready) -> Learnt {
+        let Some(certificate) = &self.request.certificate else {
+            return Err(Error::AnswerLost { subject: stage.intent().subject.clone(), out: self.work.out() });
+        };
+        let answer = Answer { status: 200, content_type: None, retry_after: None, session: None, body: certificate.clone() };
+        // Judged before it is kept: another file may be given instead.
+        self.judge(stage, certificate)?;
+        self.work.keep(&answer).map_err(|source| Error::Local { source, spent: Spent::Yes })?;
+        within(self.world, "answer_synced", Spent::Yes)?;
+        Ok(Next::Learnt(Record::Answered))
+    }
+
+    fn judge(&self, stage: &Ready, pem: &[u8]) -> Result<(Chain, Summary), Error> {
+        let public = arrival::public_key(&stage.keyed.key)?;
+        let trusted = &stage.keyed.trusted;
+        let judged = Chain::from_pem(pem).and_then(|chain| {
+            chain
+                .check_issued(&public, &trusted.anchors, &trusted.intent.subject, self.world.now())
+                .map(|summary| (chain, summary))
+        });
+        judged.map_err(|e| Error::Issued { source: e.into(), kept: None })
+    }
+
     /// What the controller issued is checked, and becomes the identity.
     pub(super) fn accept(&mut self, stage: &Ready) -> Learnt {
         let intent = stage.intent();
@@ -259,22 +310,22 @@ impl<'a> Live<'a> {
         let answer =
             self.work.answer().map_err(local)?.ok_or_else(|| Error::Unexpected("the answer is not where it was put".into()))?;
         let fact = &stage.keyed.key;
-        let public = arrival::public_key(fact)?;
         let issued = answer.issued().map_err(|why| self.quarantine(&answer.body, IssuedError::Answer(why)))?;
         let anchors = &stage.keyed.trusted.anchors;
-        let checked = Chain::from_pem(&issued.cert).and_then(|chain| {
-            chain.check_issued(&public, anchors, &intent.subject, self.world.now()).map(|summary| (chain, summary))
-        });
-        let (chain, summary) = checked.map_err(|e| self.quarantine(&issued.cert, e.into()))?;
+        let (chain, summary) = self.judge(stage, &issued.cert).map_err(|error| match error {
+            Error::Issued { source, .. } => self.quarantine(&issued.cert, source),
+            other => other,
+        })?;
         if summary.not_before > self.world.now().as_secs() {
             let begins = rfc3339(summary.not_before);
             note(self.world, &format!("the certificate is valid from {begins}, which is later than this machine's clock"));
         }
+        let embed = if self.request.embed_pin { Embed::Pin } else { Embed::Nothing };
         let reference = match &fact.reference {
-            Some(text) => KeyReference::names(text),
-            None => {
+            Some(text) if embed == Embed::Nothing => KeyReference::names(text),
+            _ => {
                 let failed = |source| Error::Key { uri: Box::new(fact.uri.clone()), source, spent: Spent::Yes };
-                self.key(intent, fact)?.reference().map_err(failed)?
+                self.key(intent, fact)?.reference(embed).map_err(failed)?
             }
         };
         let own = Identity::api_of(&intent.origin);
@@ -310,10 +361,10 @@ impl<'a> Live<'a> {
     /// Keeps what cannot be used: the answer stays in the work folder, its certificates are put beside the output.
     fn quarantine(&self, pem: &[u8], source: IssuedError) -> Error {
         match self.work.reject(pem) {
-            Ok(kept) => Error::Issued { source, kept },
+            Ok(kept) => Error::Issued { source, kept: Some(kept) },
             Err(error) => {
                 note(self.world, &error.to_string());
-                Error::Issued { source, kept: self.work.folder().path().to_owned() }
+                Error::Issued { source, kept: Some(self.work.folder().path().to_owned()) }
             }
         }
     }
@@ -358,5 +409,13 @@ impl<'a> Live<'a> {
             (None, Stage::Done(ready)) => arrival::in_place(self.world, &self.work, ready),
             (None, _) => Err(Error::Unexpected("the enrollment has ended before its end".into())),
         }
+    }
+}
+
+/// The last way to save what was issued: past the point of no return, and the disk does not take it.
+fn unkept(source: FileError, answer: &Answer) -> Error {
+    match answer.issued() {
+        Ok(issued) => Error::Unkept { source, certificates: String::from_utf8_lossy(&issued.cert).into_owned() },
+        Err(_) => Error::Local { source, spent: Spent::Yes },
     }
 }

@@ -12,7 +12,7 @@ use crate::controller::Answer;
 use crate::error::{Error, Spent};
 use crate::files::{self, FileError, FileErrorKind, Folder, Lock};
 use crate::flow::{Event, Stages, Watch, replay};
-use crate::journal::Journal;
+use crate::journal::{Journal, JournalError};
 use crate::text::hex;
 
 const ANSWER: &str = "answer";
@@ -52,6 +52,32 @@ impl Output {
         self.folder.has(&self.work_name)
     }
 
+    /// Makes the work folder with all that it reserves, and removes it again.
+    pub(super) fn try_to_write(&self, owner: Option<(u32, Option<u32>)>) -> Result<(), FileError> {
+        let folder = self.folder.private(&self.work_name)?;
+        let lock = folder.lock()?;
+        let reserved = reserve(&folder, owner);
+        drop(lock);
+        self.folder.remove_private(&self.work_name)?;
+        reserved
+    }
+
+    /// Where the enrollment of this output stands; `None` where there is none.
+    pub(super) fn stage(&self) -> Result<Option<Stage>, Error> {
+        if !self.has_work() {
+            return Ok(None);
+        }
+        let local = |source| Error::Local { source, spent: Spent::Unknown };
+        let folder = self.folder.existing(&self.work_name).map_err(local)?;
+        let unknown = |source| Error::Journal { source, spent: Spent::Unknown };
+        let records = Journal::<Record>::read(&folder).map_err(unknown)?.unwrap_or_default();
+        let stage = replay(Stage::Fresh, records).ok_or_else(|| unknown(damaged(&folder)))?;
+        Ok(Some(match stage {
+            Stage::Posting(ready, _) if kept(&folder).map_err(local)?.is_some() => Stage::Answered(ready),
+            stage => stage,
+        }))
+    }
+
     pub(super) fn refuse_existing(&self, replace: bool) -> Result<(), FileError> {
         self.folder.refuse_existing(&self.name, replace)
     }
@@ -85,12 +111,11 @@ impl WorkFolder {
         let lock = folder.lock().map_err(local)?;
         let unknown = |source| Error::Journal { source, spent: Spent::Unknown };
         let (mut journal, records) = Journal::open(&folder, &output.folder).map_err(unknown)?;
-        let damaged = || crate::journal::JournalError::Damaged { path: folder.join("journal").display().to_string(), line: 0 };
-        let mut stage = replay(Stage::Fresh, records).ok_or_else(|| unknown(damaged()))?;
+        let mut stage = replay(Stage::Fresh, records).ok_or_else(|| unknown(damaged(&folder)))?;
         // The answer is durable by itself; its record may have been lost.
         if matches!(stage, Stage::Posting(..)) && kept(&folder).map_err(local)?.is_some() {
             journal.append(&Record::Answered).map_err(unknown)?;
-            stage = stage.after(Record::Answered).map_err(|_| unknown(damaged()))?;
+            stage = stage.after(Record::Answered).map_err(|_| unknown(damaged(&folder)))?;
         }
         Ok((Self { output, folder, journal, lock }, stage))
     }
@@ -101,10 +126,7 @@ impl WorkFolder {
 
     /// Finds a full disk now, and not when the token is spent.
     pub(super) fn reserve(&self, owner: Option<(u32, Option<u32>)>) -> Result<(), FileError> {
-        self.folder.reserve(ANSWER)?;
-        self.folder.reserve(IDENTITY)?;
-        // Found out now whether it may be given away; it keeps its owner when it is filled.
-        owner.map_or(Ok(()), |(user, group)| self.folder.give(IDENTITY, user, group))
+        reserve(&self.folder, owner)
     }
 
     /// Where the enrollment stands, by what is written down.
@@ -209,6 +231,18 @@ impl Work {
     pub(super) fn note_clean(&self) -> Result<(), FileError> {
         self.folder.fill(CLEANED, b"")
     }
+}
+
+/// Lines that are whole each, and do not follow on each other.
+fn damaged(folder: &Folder) -> JournalError {
+    JournalError::Damaged { path: folder.join("journal").display().to_string(), line: 0 }
+}
+
+fn reserve(folder: &Folder, owner: Option<(u32, Option<u32>)>) -> Result<(), FileError> {
+    folder.reserve(ANSWER)?;
+    folder.reserve(IDENTITY)?;
+    // Found out now whether it may be given away; it keeps its owner when it is filled.
+    owner.map_or(Ok(()), |(user, group)| folder.give(IDENTITY, user, group))
 }
 
 fn kept(folder: &Folder) -> Result<Option<Answer>, FileError> {

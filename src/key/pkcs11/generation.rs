@@ -1,14 +1,19 @@
 //! A new key pair: asked for, and destroyed again where it is not what was promised.
 
-use cryptoki::error::Error;
+use std::sync::Arc;
 
-use super::error::{Failure, is_about_the_template, is_lost, names};
+use cryptoki::error::{Error, RvError};
+use cryptoki::mechanism::Mechanism;
+
+use super::error::{Failure, is_about_the_template, is_lost, names, rv};
 use super::object::{Name, Object, described};
 use super::pair::{Found, Pair};
 use super::pool::Lent;
-use super::template::{Asking, key_pair};
+use super::session::OpenToken;
+use super::template::{Asking, for_the_session, key_pair};
 use crate::key::call::{doing, making_a_key};
-use crate::key::{Fault, KeyAlgorithm, KeyError};
+use crate::key::encoding::ecdsa_der;
+use crate::key::{Fault, KeyAlgorithm, KeyError, Rehearsal};
 use crate::text::Hint;
 
 /// Both halves of a pair that this run has made.
@@ -77,12 +82,57 @@ impl Made {
     }
 }
 
+/// Makes a pair that vanishes with its session, and has it sign.
+pub(super) fn rehearse(token: &Arc<OpenToken>, lent: &Lent, algorithm: KeyAlgorithm) -> Result<Rehearsal, Failure> {
+    let place = token.token().to_string();
+    let (mechanism, public, private) = for_the_session(algorithm);
+    let _call = making_a_key("C_GenerateKeyPair");
+    let (public, private) = match lent.session.generate_key_pair(&mechanism, &public, &private) {
+        Ok(made) => made,
+        // tpm2-pkcs11 wants CKA_TOKEN true, YubiHSM too: no reason against a key that stays.
+        Err(error) if is_about_the_template(&error) || is_not_done_here(&error) => {
+            let (native, call) = names(&error);
+            let words = native.map_or_else(|| call.clone(), |native| format!("{call} answered {native}"));
+            return Ok(Rehearsal::NotHere(format!("{place} has no session keys ({words})")));
+        }
+        Err(error) => return Err(error.into()),
+    };
+    let gone = || KeyError::Device(Fault::new("device_error", format!("{place} does not show the key that it made")));
+    let private = described(&lent.session, private)?.ok_or_else(gone)?;
+    let public = described(&lent.session, public)?;
+    let made = Made { private, public, opening: lent.opening };
+    let tried = made.pair(lent, &place).and_then(|pair| try_to_sign(lent, &pair, &place));
+    made.discard(lent);
+    tried.map(|()| Rehearsal::Done)
+}
+
+/// In the session that has made it: another one may not see it.
+fn try_to_sign(lent: &Lent, pair: &Pair, place: &str) -> Result<(), Failure> {
+    let algorithm = pair.public.algorithm().csr_signature();
+    let message = b"rehearsal";
+    let digest = algorithm.hash().digest(message);
+    let _call = doing("C_Sign");
+    let signature = match pair.public.algorithm().curve() {
+        Some(_) => ecdsa_der(&lent.session.sign(&Mechanism::Ecdsa, pair.private.handle, &digest)?),
+        None => Some(lent.session.sign(&Mechanism::RsaPkcs, pair.private.handle, &algorithm.hash().digest_info(&digest))?),
+    };
+    if signature.is_some_and(|s| pair.public.verifies(algorithm, message, &s)) {
+        return Ok(());
+    }
+    let message = format!("{place} signed a test message, and the signature does not fit the public key that it shows");
+    Err(KeyError::NotAsPromised(Fault::new("signature_wrong", message)).into())
+}
+
 fn refused(error: &Error, place: &str) -> Failure {
     let (native, call) = names(error);
     let mut fault =
         Fault::new("key_type_unsupported", format!("{place} does not make a key that stays inside it: {call} failed"));
     fault.native = native.map(String::from);
     KeyError::Unavailable(fault.hint(Hint::say("make the key with the token's own tool, and name it with --key"))).into()
+}
+
+fn is_not_done_here(error: &Error) -> bool {
+    matches!(rv(error), Some(RvError::FunctionNotSupported | RvError::SessionReadOnly))
 }
 
 /// Destroys objects, the first first; all are tried.

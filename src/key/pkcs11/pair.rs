@@ -56,6 +56,11 @@ impl Found {
         self.privates.is_empty() && self.publics.is_empty()
     }
 
+    /// One half without the other, as a device leaves it that is stopped while it makes a pair.
+    pub(super) fn is_half(&self) -> bool {
+        self.privates.is_empty() != self.publics.is_empty()
+    }
+
     /// Both halves, to be destroyed; the private one first.
     ///
     /// # Errors

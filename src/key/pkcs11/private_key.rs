@@ -18,7 +18,9 @@ use super::reference;
 use super::session::OpenToken;
 use crate::key::call::doing;
 use crate::key::encoding::{Hash, ecdsa_der};
-use crate::key::{Answer, Fault, Key, KeyAlgorithm, KeyError, KeyFacts, KeyReference, KeyUri, PublicKey, SignatureAlgorithm};
+use crate::key::{
+    Answer, Embed, Fault, Key, KeyAlgorithm, KeyError, KeyFacts, KeyReference, KeyUri, PublicKey, SignatureAlgorithm,
+};
 use crate::text::Hint;
 
 /// A private key in a token.
@@ -72,12 +74,14 @@ impl PrivateKey {
     }
 
     /// Refuses a key that was there before us and is not kept inside the token. What cannot be read is no refusal.
-    pub(super) fn must_stay_inside(&self) -> Result<(), KeyError> {
+    pub(super) fn must_stay_inside(&self, allow_extractable: bool) -> Result<(), KeyError> {
         let wrong = [
             ("CKA_SENSITIVE is false", self.facts.sensitive == Answer::No),
             ("CKA_EXTRACTABLE is true", self.facts.extractable == Answer::Yes),
         ];
-        self.must_be(&wrong, "use a key that was made in the token, or make a new one")?;
+        if !allow_extractable {
+            self.must_be(&wrong, "use a key that was made in the token; --allow-extractable takes this one")?;
+        }
         for (what, answer) in
             [("always sensitive", self.facts.always_sensitive), ("never extractable", self.facts.never_extractable)]
         {
@@ -189,12 +193,19 @@ impl Key for PrivateKey {
         }
     }
 
-    fn reference(&self) -> Result<KeyReference, KeyError> {
+    fn reference(&self, embed: Embed) -> Result<KeyReference, KeyError> {
         let token = self.token.token();
+        let pin = match embed {
+            Embed::Nothing => None,
+            Embed::Pin => Some(self.token.pin_for_readers()?),
+        };
         let slot = self.token.slot().id();
         let Object { id, label, .. } = &self.object;
         let text = reference::write(self.token.module().path(), slot, id, label, &token.identity.label, &token.identity.serial)?;
-        Ok(KeyReference::names(text))
+        Ok(KeyReference::names(match pin {
+            Some(pin) => reference::with_pin(&text, &pin),
+            None => text,
+        }))
     }
 
     fn facts(&self) -> Result<KeyFacts, KeyError> {

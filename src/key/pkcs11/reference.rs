@@ -12,7 +12,7 @@ use std::sync::Arc;
 use zeroize::Zeroizing;
 
 use super::object::Name;
-use crate::key::{Fault, KeyError, Pin, PinOrigin};
+use crate::key::{Fault, KeyError, KeyUri, Pin, PinOrigin};
 use crate::text::{Hint, from_hex, hex, percent_encode};
 
 /// A reference, taken apart.
@@ -40,6 +40,22 @@ impl Reference {
     pub(super) fn parse(text: &str) -> Option<Result<Self, KeyError>> {
         let (scheme, rest) = text.split_once(':')?;
         (scheme.eq_ignore_ascii_case("pkcs11") && rest.starts_with('/')).then(|| Self::read(rest))
+    }
+
+    /// The same as a reference for people, without its PIN; the slot is left out: it is where to look first, not a name.
+    pub(super) fn uri(&self) -> KeyUri {
+        let mut uri = KeyUri::new("pkcs11");
+        let name = self.key.as_ref();
+        let parts = [
+            ("token", self.token.as_ref().map(|t| t.as_bytes())),
+            ("serial", self.serial.as_ref().map(|s| s.as_bytes())),
+            ("object", name.and_then(|n| n.label.as_deref())),
+            ("id", name.and_then(|n| n.id.as_deref())),
+        ];
+        for (name, value) in parts.into_iter().filter_map(|(name, value)| Some((name, value?))) {
+            uri.set(name, value);
+        }
+        uri.with("module-path", self.module.as_os_str().as_bytes())
     }
 
     fn read(rest: &str) -> Result<Self, KeyError> {
@@ -149,6 +165,12 @@ pub(super) fn write(module: &Path, slot: u64, id: &[u8], label: &[u8], token: &s
         }
     }
     Ok(text)
+}
+
+/// The same with the PIN in it, raw: the C reader decodes nothing. Only for a PIN of characters that both take as they are.
+pub(super) fn with_pin(text: &str, pin: &Pin) -> String {
+    // Last: whoever shows a reference cuts it at the PIN.
+    format!("{text}&pin={}", String::from_utf8_lossy(pin.expose()))
 }
 
 impl std::fmt::Debug for Reference {

@@ -1,6 +1,8 @@
 //! The ways in which a key is sought: by its name, by its owner, by its public key. Whatever is not one key is an error
 //! with the keys that could be meant.
 
+use std::sync::Arc;
+
 use cryptoki::object::{Attribute, ObjectClass};
 
 use super::error::Failure;
@@ -8,9 +10,11 @@ use super::module::Module;
 use super::object::{Name, Object, search};
 use super::pair::{Found, Pair, showing};
 use super::pool::{Lent, peek};
+use super::private_key::{PrivateKey, named};
+use super::session::OpenToken;
 use super::token::Token;
-use crate::key::{Fault, KeyError, KeyOwner, PublicKey};
-use crate::text::Hint;
+use crate::key::{Fault, Key, KeyError, KeyListing, KeyOwner, PublicKey};
+use crate::text::{Hint, Printable, hex};
 
 /// Most keys that a hint names.
 const NAMED: usize = 20;
@@ -62,6 +66,45 @@ pub(super) fn by_public_key(lent: &Lent, key: &PublicKey, token: &Token) -> Resu
         }
     }
     Ok(None)
+}
+
+/// Every private key of the token, with what rules it out.
+pub(super) fn listed_keys(lent: &Lent, token: &Arc<OpenToken>, pin_source: Option<&str>) -> Result<Vec<KeyListing>, Failure> {
+    let mut listed = Vec::new();
+    for object in search(&lent.session, &[Attribute::Class(ObjectClass::PRIVATE_KEY)])? {
+        let mut listing = KeyListing {
+            reference: named(token, &object.id, &object.label, pin_source),
+            label: Printable::from_bytes(&object.label),
+            algorithm: None,
+            spki_sha256: None,
+            obstacle: None,
+        };
+        let name =
+            Name { id: Some(object.id).filter(|id| !id.is_empty()), label: Some(object.label).filter(|label| !label.is_empty()) };
+        let read = if name.id.is_none() && name.label.is_none() {
+            Err(unnamed().into())
+        } else {
+            by_name(lent, &name, token.token()).and_then(|pair| match pair {
+                Some(pair) => PrivateKey::read(token, lent, pair, pin_source),
+                None => Err(unnamed().into()),
+            })
+        };
+        match read {
+            Ok(key) => {
+                listing.algorithm = Some(key.public_key().algorithm().to_string());
+                listing.spki_sha256 = Some(hex(&key.public_key().sha256()));
+                listing.obstacle = key.must_stay_inside(false).err().map(|e| e.to_string());
+            }
+            Err(Failure::Judged(why)) => listing.obstacle = Some(why.to_string()),
+            Err(lost) => return Err(lost),
+        }
+        listed.push(listing);
+    }
+    Ok(listed)
+}
+
+fn unnamed() -> KeyError {
+    KeyError::Selection(Fault::new("key_not_found", "it has neither id nor label, so nothing can name it"))
 }
 
 /// No key of that name, with those that are there.

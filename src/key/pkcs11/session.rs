@@ -138,6 +138,24 @@ impl OpenToken {
         again.map_err(at)
     }
 
+    /// The PIN, where both SDKs that read identities would take it for the same: they decode it differently.
+    ///
+    /// # Errors
+    /// `pin_missing` where we got in without one, `usage` where the two would differ.
+    pub(super) fn pin_for_readers(&self) -> Result<Arc<Pin>, KeyError> {
+        let Credential::Pin(pin) = self.lock().pin.clone() else {
+            let fault = Fault::new("pin_missing", format!("{} was opened without a PIN, so there is none to embed", self.token));
+            return Err(KeyError::Pin(fault));
+        };
+        let plain = |b: &u8| b.is_ascii_alphanumeric() || b"-._~=/: ".contains(b);
+        if pin.expose().iter().all(plain) {
+            return Ok(pin);
+        }
+        let message = "the PIN has characters that the SDKs read differently in an identity, so it is not embedded";
+        let hint = Hint::say("a PIN of letters, digits and - . _ ~ = / : and blanks is read the same by both");
+        Err(KeyError::Reference(Fault::new("usage", message).hint(hint)))
+    }
+
     /// The login that a key with CKA_ALWAYS_AUTHENTICATE wants between C_SignInit and C_Sign.
     pub(super) fn login_for_this_operation(&self, lent: &Lent) -> Result<(), Failure> {
         let pin = self.lock().pin.clone();

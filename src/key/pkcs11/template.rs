@@ -65,6 +65,17 @@ pub(super) fn key_pair(
     (mechanism, public, private)
 }
 
+/// Mechanism and both templates of a pair that vanishes with its session, as little as such a pair can be asked for.
+pub(super) fn for_the_session(algorithm: KeyAlgorithm) -> (Mechanism<'static>, Vec<Attribute>, Vec<Attribute>) {
+    let nameless = Name { id: None, label: None };
+    let (mechanism, mut public, mut private) = key_pair(algorithm, &nameless, Asking::Whole);
+    for template in [&mut public, &mut private] {
+        template.retain(|a| *a != Attribute::Token(true));
+        template.push(Attribute::Token(false));
+    }
+    (mechanism, public, private)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -10,7 +10,7 @@ use cryptoki::slot::{Slot, TokenInfo};
 
 use super::known;
 use crate::key::pin::Tries;
-use crate::key::{Fault, KeyError, KeyUri, Place};
+use crate::key::{Fault, KeyError, KeyUri, PinState, Place, PlaceListing};
 use crate::text::{Hint, Printable};
 
 /// A token, as its module describes it (`CK_TOKEN_INFO`, PKCS#11 v3.1 §3.2).
@@ -96,6 +96,31 @@ impl Token {
             Some("write-protected")
         } else {
             None
+        }
+    }
+
+    /// As lists show it; `module_path` goes into its reference.
+    pub(super) fn listing(&self, module_path: &[u8]) -> PlaceListing {
+        let Identity { label, serial, manufacturer, .. } = &self.identity;
+        let mut reference = KeyUri::new("pkcs11").with("token", label.as_bytes());
+        if !serial.is_empty() {
+            reference.set("serial", serial.as_bytes());
+        }
+        let pin = match self.tries {
+            _ if !self.initialised || !self.wants_login => PinState::None,
+            Tries::None => PinState::Locked,
+            Tries::Last => PinState::FinalTry,
+            Tries::Enough => PinState::CountLow,
+            Tries::Unknown if self.protected_path => PinState::Keypad,
+            Tries::Unknown => PinState::Ok,
+        };
+        let locked = (pin == PinState::Locked).then(|| "its PIN is locked".to_owned());
+        PlaceListing {
+            reference: reference.with("module-path", module_path),
+            place: self.place(),
+            manufacturer: Printable::new(manufacturer),
+            pin,
+            obstacle: self.ruled_out(Purpose::Write).map(str::to_owned).or(locked),
         }
     }
 
