@@ -117,6 +117,14 @@ pub trait PinSource: Send + Sync {
     /// # Errors
     /// [`KeyError::Pin`] where a source is named and cannot be read: an unreadable PIN is not an empty one.
     fn pin(&self, question: &Question<'_>) -> Result<Option<(Pin, PinOrigin)>, KeyError>;
+
+    /// The same, as far as it can be had without asking a person: a key that is about to be made can do without.
+    ///
+    /// # Errors
+    /// As [`pin`](Self::pin).
+    fn at_hand(&self, question: &Question<'_>) -> Result<Option<(Pin, PinOrigin)>, KeyError> {
+        self.pin(question)
+    }
 }
 
 /// Nobody to ask.
@@ -214,8 +222,8 @@ impl<'a> Access<'a> {
     }
 
     /// The PIN that there is for the place of `question`, without using it: a new key is made with it, and one that may
-    /// have none is opened with it. `None`: nobody has one. The source is asked once; a later [`login`](Self::login) uses
-    /// the same PIN.
+    /// have none is opened with it. `None`: there is none [at hand](PinSource::at_hand). It is read once; a later
+    /// [`login`](Self::login) uses the same PIN.
     ///
     /// # Errors
     /// [`KeyError::Pin`] where a source is named and cannot be read, and where its PIN was refused before.
@@ -226,7 +234,7 @@ impl<'a> Access<'a> {
             Some(Known::Offered(pin, _) | Known::Accepted(pin)) => Ok(Some(pin.clone())),
             Some(Known::Refused(origin)) => Err(refused(question.place, origin, "refused before in this run")),
             None => {
-                let Some((pin, origin)) = self.source.pin(question)? else { return Ok(None) };
+                let Some((pin, origin)) = self.source.at_hand(question)? else { return Ok(None) };
                 let pin = Arc::new(pin);
                 places.insert(key, Known::Offered(pin.clone(), origin));
                 Ok(Some(pin))

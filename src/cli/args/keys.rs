@@ -70,7 +70,7 @@ impl OfKeys {
     /// Usage.
     pub fn new_key(&self, providers: &Providers) -> Result<(KeyUri, KeyAlgorithm), Error> {
         if self.typed.what.is_none() {
-            return Err(usage_with("which key is not said", "name it: ziti-enroller key create 'pkcs11:object=gate-7'"));
+            return Err(usage_with("which key is not said", "give a reference with the name that it is to have"));
         }
         let algorithm = self.typed.key_alg.as_deref().map(algorithm).transpose()?.unwrap_or(KeyAlgorithm::P256);
         Ok((self.within(providers)?, algorithm))
