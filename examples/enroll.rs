@@ -44,7 +44,9 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     let place = KeyUri::new("pkcs11").with("module-path", module.as_bytes()).with("token", token.as_bytes());
     let request = Request {
-        token: Arc::new(UnverifiedToken::parse(&SecretString::from(std::fs::read_to_string(jwt)?))?),
+        token: Some(Arc::new(UnverifiedToken::parse(&SecretString::from(std::fs::read_to_string(jwt)?))?)),
+        certificate: None,
+        embed_pin: false,
         token_file: Some(jwt.into()),
         out: out.clone(),
         key: KeyWish::New { within: place, algorithm: KeyAlgorithm::P256, reuse: true },

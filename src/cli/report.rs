@@ -68,14 +68,16 @@ pub fn failure(error: &Error, format: Format, stdout: Option<File>) -> ExitCode 
     match format {
         Format::Json => {
             let hint = hint.map(|h| h.run.map_or_else(|| h.say.clone(), |run| format!("{}: {run}", h.say)));
-            let object = json!({
+            let mut object = json!({
                 "ok": false,
                 "error": {
                     "code": error.code(), "exit": error.exit_code(), "message": error.to_string(), "causes": causes,
                     "hint": hint, "token_spent": error.spent(),
                 },
-                "certificates": match error { Error::Unkept { certificates, .. } => Some(certificates), _ => None },
             });
+            if let Error::Unkept { certificates, .. } = error {
+                object["certificates"] = json!(certificates);
+            }
             write(&format!("{object}\n"), stdout);
         }
         Format::Text => {

@@ -242,6 +242,19 @@ impl<'a> Access<'a> {
         }
     }
 
+    /// A key was made with the PIN that was offered for it: it is right, whatever was refused at that place before.
+    pub fn made_with_offer(&self, question: &Question<'_>) {
+        let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = places.get_mut(&(question.place.to_owned(), question.whose))
+            && let Known::Offered(pin, _) = known
+        {
+            *known = Known::Accepted(pin.clone());
+            if let Some(memory) = self.memory {
+                memory.forget(question.place);
+            }
+        }
+    }
+
     /// Logs in to the place of `question`: at most one refused try in this run.
     ///
     /// `held` is a PIN that came with the reference itself; it goes before every source. `try_login` is called at most
