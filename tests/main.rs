@@ -4,7 +4,9 @@ mod machine;
 
 mod crash;
 mod enroll;
+mod golden;
 mod hostile_controller;
 mod house;
 mod key_providers;
+mod key_types;
 mod outside_judges;

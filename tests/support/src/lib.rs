@@ -1,5 +1,5 @@
 //! What tests, benches and examples of `ziti-enroller` share: one strict controller, its PKI and tokens, SoftHSM
-//! tokens of one's own, a delaying relay, and the program under test as a child.
+//! tokens of one's own, a delaying relay, a terminal with somebody at it, and the program under test as a child.
 //!
 //! Nothing here is part of the product. A fixture that cannot be made panics with what is missing; nothing is skipped.
 //!
@@ -20,6 +20,7 @@ pub mod program;
 pub mod relay;
 pub mod signals;
 pub mod softhsm;
+pub mod terminal;
 
 pub use controller::log::{ClientCertificate, Connection, Counts, FailedHandshake, Handshake, Log, Request};
 pub use controller::misbehave::Fault;
@@ -31,3 +32,4 @@ pub use program::{Outcome, Program, Running, require};
 pub use relay::Relay;
 pub use signals::StopSignal;
 pub use softhsm::SoftHsm;
+pub use terminal::Terminal;

@@ -29,7 +29,12 @@ struct Shared {
 impl Relay {
     /// Starts a relay to `target`.
     pub fn start(target: SocketAddr, each_way: Duration) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a loopback port is free");
+        Self::start_on(0, target, each_way)
+    }
+
+    /// The same on a port of one's choice.
+    pub fn start_on(port: u16, target: SocketAddr, each_way: Duration) -> Self {
+        let listener = TcpListener::bind(("127.0.0.1", port)).expect("the loopback port is free");
         let address = listener.local_addr().expect("a listener has an address");
         let shared = Arc::new(Shared {
             target: Mutex::new(target),

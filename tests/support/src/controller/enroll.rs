@@ -121,6 +121,12 @@ fn early_fault(core: &Core) -> Option<Answer> {
     if faults.take(&Fault::TooManyOnce) {
         return Some(Answer::error("SERVER_TOO_MANY_REQUESTS").with_header("Retry-After", "1"));
     }
+    if faults.has(&Fault::EntityTooLarge) {
+        return Some(Answer::bare("REQUEST_ENTITY_TOO_LARGE"));
+    }
+    if faults.has(&Fault::Panic) {
+        return Some(Answer::new(500, "", ""));
+    }
     faults.refusal().map(|(code, status)| Answer::refusal(&code, status, None))
 }
 

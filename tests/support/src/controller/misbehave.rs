@@ -126,6 +126,10 @@ faults! {
         NoAcceptJson = "no-accept-json",
         /// Refuses every POST with INVALID_ENROLLMENT_TOKEN.
         Gone = "gone",
+        /// Refuses every POST with 413 and no envelope, as its limit of the body does; the token is kept.
+        EntityTooLarge = "entity-too-large",
+        /// Answers every POST with 500 and no body, as a panic does; the token is kept.
+        Panic = "panic",
         /// Spends the token, then answers 500 UNHANDLED.
         ConsumeThen500 = "consume-then-500",
         /// Spends the token, then answers 503 TIMEOUT.
