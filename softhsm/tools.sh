@@ -18,11 +18,15 @@ require_cargo() {
 
 # require_tools install|look COMMAND=PACKAGE…: installs the packages whose command is missing (`install`), with
 # apt-get, as root or by `sudo -n`; where it cannot, or may not (`look`), says which line would do it, and answers 1.
+# Where a package has no command, a pattern for one of its files stands instead, from the root.
 require_tools() {
   local may=$1 tool packages=() sudo=()
   shift
   for tool in "$@"; do
-    command -v "${tool%%=*}" >/dev/null || packages+=("${tool#*=}")
+    case $tool in
+      /*) compgen -G "${tool%%=*}" >/dev/null ;;
+      *) command -v "${tool%%=*}" >/dev/null ;;
+    esac || packages+=("${tool#*=}")
   done
   [ ${#packages[@]} -gt 0 ] || return 0
 

@@ -15,21 +15,29 @@
 
 pub mod controller;
 pub mod figures;
+pub mod kryoptic;
+pub mod p11fault;
 pub mod pki;
 pub mod program;
 pub mod relay;
 pub mod signals;
 pub mod softhsm;
 pub mod terminal;
+pub mod swtpm;
+pub mod tpm2_pkcs11;
 
 pub use controller::log::{ClientCertificate, Connection, Counts, FailedHandshake, Handshake, Log, Request};
 pub use controller::misbehave::Fault;
 pub use controller::store::Authenticator;
 pub use controller::tokens::{Token, TokenBuilder, second_opinion};
 pub use controller::{Controller, Face, Like, Options, Tls};
+pub use kryoptic::Kryoptic;
+pub use p11fault::Tokens;
 pub use pki::{Authority, Key, KeyType, Leaf, Network, forged_certificate, pem, sha1_hex};
 pub use program::{Outcome, Program, Running, require};
 pub use relay::Relay;
 pub use signals::StopSignal;
 pub use softhsm::SoftHsm;
+pub use swtpm::{BusFault, Exchange, Proxy, Swtpm};
 pub use terminal::Terminal;
+pub use tpm2_pkcs11::Tpm2Pkcs11;

@@ -1,6 +1,7 @@
 //! SoftHSM with tokens of one's own: a folder per fixture, nothing shared, nothing left behind. Programs load it through
 //! p11fault, which logs every call and fails the ones it is told to.
 
+use crate::p11fault::{self, Tokens};
 use crate::pki::random;
 use crate::program::{Program, require};
 use std::fs;
@@ -22,7 +23,7 @@ const MODULES: [&str; 5] = [
 pub struct SoftToken {
     /// CKA_LABEL of the token, unpadded.
     pub label: String,
-    /// Serial number, sixteen hex digits.
+    /// As the token shows it; SoftHSM's are sixteen hex digits.
     pub serial: String,
     /// The user's PIN: digits that occur nowhere else, so that a leak can be searched for.
     pub pin: String,
@@ -30,6 +31,20 @@ pub struct SoftToken {
     pub so_pin: String,
     /// A file (0600) that holds the user's PIN and nothing else.
     pub pin_file: PathBuf,
+}
+
+impl SoftToken {
+    /// With PINs of its own; its serial is not known yet.
+    pub(crate) fn of(label: &str, pin_file: PathBuf) -> Self {
+        let pin = format!("{:010}", u64::from_le_bytes(random()) % 10_000_000_000);
+        let so_pin = format!("so{:014}", u64::from_le_bytes(random()) % 100_000_000_000_000);
+        Self { label: label.into(), serial: String::new(), pin, so_pin, pin_file }
+    }
+
+    pub(crate) fn write_pin_file(&self) {
+        fs::write(&self.pin_file, &self.pin).expect("the temporary folder is writable");
+        fs::set_permissions(&self.pin_file, fs::Permissions::from_mode(0o600)).expect("the file is ours");
+    }
 }
 
 /// A private SoftHSM store with at least one token; removed when dropped.
@@ -69,20 +84,20 @@ impl SoftHsm {
     }
 
     fn with_token(mut self, label: &str) -> Self {
-        self.add_token(label, &format!("{:010}", u64::from_le_bytes(random()) % 10_000_000_000));
+        let pin = SoftToken::of(label, PathBuf::new()).pin;
+        self.add_token(label, &pin);
         self
     }
 
     /// Makes another token with this label and user PIN.
     pub fn add_token(&mut self, label: &str, pin: &str) -> SoftToken {
-        let so_pin = format!("so{:014}", u64::from_le_bytes(random()) % 100_000_000_000_000);
+        let mut token = SoftToken::of(label, self.folder.path().join(format!("pin-{}", self.tokens.len())));
+        token.pin = pin.into();
         let before = self.serials();
-        self.util().args(["--init-token", "--free", "--label", label, "--pin", pin, "--so-pin", &so_pin]).run().success();
-        let serial = self.serials().into_iter().find(|serial| !before.contains(serial)).expect("the new token has a serial");
-        let pin_file = self.folder.path().join(format!("pin-{}", self.tokens.len()));
-        fs::write(&pin_file, pin).expect("the temporary folder is writable");
-        fs::set_permissions(&pin_file, fs::Permissions::from_mode(0o600)).expect("the file is ours");
-        let token = SoftToken { label: label.into(), serial, pin: pin.into(), so_pin, pin_file };
+        self.util().args(["--init-token", "--free", "--label", label, "--pin", pin, "--so-pin", &token.so_pin]).run().success();
+        let new = self.serials().into_iter().find(|serial| !before.contains(serial));
+        token.serial = new.expect("the new token has a serial");
+        token.write_pin_file();
         self.tokens.push(token.clone());
         token
     }
@@ -146,14 +161,7 @@ impl SoftHsm {
 
     /// The module to load: p11fault, as built beside the running test.
     pub fn module(&self) -> PathBuf {
-        let running = std::env::current_exe().expect("the running test knows its own path");
-        let profile = running.parent().and_then(Path::parent).expect("target/<profile>/deps/<test>");
-        let debug = profile.parent().map(|target| target.join("debug"));
-        let places = [Some(profile.to_owned()), Some(profile.join("deps")), debug.clone(), debug.map(|debug| debug.join("deps"))];
-        let found = places.into_iter().flatten().map(|folder| folder.join("libp11fault.so")).find(|path| path.is_file());
-        found.unwrap_or_else(|| {
-            panic!("libp11fault.so is missing in {}: build it with `cargo build -p p11fault`", profile.display())
-        })
+        p11fault::module()
     }
 
     /// SoftHSM itself.
@@ -162,39 +170,49 @@ impl SoftHsm {
         found.unwrap_or_else(|| panic!("libsofthsm2.so is missing: apt-get install softhsm2"))
     }
 
-    /// What a program needs in its environment: SoftHSM's configuration and p11fault's module and log.
+    /// What a program needs in its environment: SoftHSM's configuration and p11fault's module and logs.
     pub fn env(&self) -> Vec<(String, String)> {
-        let text = |path: PathBuf| path.into_os_string().into_string().expect("temporary folders have UTF-8 names");
-        vec![
-            ("SOFTHSM2_CONF".into(), text(self.conf())),
-            ("P11FAULT_MODULE".into(), text(self.real_module())),
-            ("P11FAULT_LOG".into(), text(self.log())),
-        ]
-    }
-
-    fn log(&self) -> PathBuf {
-        self.folder.path().join("calls")
+        Tokens::env(self)
     }
 
     /// The names of the functions called through p11fault, in order.
     pub fn calls(&self) -> Vec<String> {
-        self.call_lines().iter().filter_map(|line| line.split(' ').nth(1)).map(str::to_owned).collect()
+        Tokens::calls(self)
     }
 
     /// p11fault's lines: `<pid> <C_Function> <n-th call of that function> <rv as 0x%x>`.
     pub fn call_lines(&self) -> Vec<String> {
-        let log = fs::read_to_string(self.log()).unwrap_or_default();
-        log.lines().map(str::to_owned).collect()
+        Tokens::call_lines(self)
     }
 
     /// How often a function was called.
     pub fn count(&self, function: &str) -> usize {
-        self.calls().iter().filter(|call| *call == function).count()
+        Tokens::count(self, function)
     }
 
     /// Begins the log of calls anew.
     pub fn clear_calls(&self) {
-        fs::remove_file(self.log()).ok();
+        Tokens::clear_calls(self);
+    }
+}
+
+impl Tokens for SoftHsm {
+    const MAKE: &'static str = "SoftHSM";
+
+    fn tokens(&self) -> &[SoftToken] {
+        &self.tokens
+    }
+
+    fn directory(&self) -> &Path {
+        self.folder.path()
+    }
+
+    fn real_module(&self) -> PathBuf {
+        SoftHsm::real_module(self)
+    }
+
+    fn settings(&self) -> Vec<(String, String)> {
+        vec![("SOFTHSM2_CONF".into(), p11fault::text(self.conf()))]
     }
 }
 

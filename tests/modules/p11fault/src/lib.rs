@@ -9,13 +9,22 @@
 //! | `P11FAULT_MODULE` | path of the real module; without it nothing works |
 //! | `P11FAULT_LOG` | file that gets one line a call; see `log.rs` |
 //! | `P11FAULT` | what goes wrong, `;` between rules; see `rules.rs`; unset or empty: nothing |
+//! | `P11FAULT_LOGINS` | file that gets one line a login, with what the caller could know; see `log.rs` |
+//! | `P11FAULT_PIN` | the PIN of the user, for the rules that log in by themselves |
+//! | `P11FAULT_PIN_FILE` | or a file that holds it and nothing else, so that it is in nobody's environment |
+//! | `P11FAULT_STATE` | file that keeps the number of refused logins, for `login:tries` |
 //!
 //! Only `C_GetFunctionList` is exported, so callers that know PKCS#11 3.x find a 2.40 module and fall back. A function
 //! that the real module leaves out stays left out. The real module is never unloaded, not even when this one is.
 
+mod generate;
 mod log;
+mod login;
+mod names;
+mod real;
 mod rules;
 mod seen;
+mod slots;
 
 use std::fmt::Display;
 use std::path::Path;
@@ -50,12 +59,22 @@ fn lists() -> Result<&'static Lists, &'static str> {
 fn setup() -> Result<&'static Setup, &'static str> {
     let read = || {
         let rules = std::env::var_os("P11FAULT").unwrap_or_default();
-        Ok(Setup {
-            rules: Rules::parse(rules.to_str().ok_or("P11FAULT is not UTF-8")?, FUNCTIONS)?,
-            log: Log::open(std::env::var_os("P11FAULT_LOG").as_deref().map(Path::new))?,
-        })
+        let rules = Rules::parse(rules.to_str().ok_or("P11FAULT is not UTF-8")?, FUNCTIONS)?;
+        let unset = |name| std::env::var_os(name).is_none_or(|value| value.is_empty());
+        if rules.wants_pin() && unset("P11FAULT_PIN") && unset("P11FAULT_PIN_FILE") {
+            return Err("a rule of P11FAULT wants P11FAULT_PIN or P11FAULT_PIN_FILE, and neither is set".into());
+        }
+        if rules.wants_state() && unset("P11FAULT_STATE") {
+            return Err("a rule of P11FAULT wants P11FAULT_STATE, which is not set".into());
+        }
+        Ok(Setup { rules, log: Log::open("P11FAULT_LOG", "P11FAULT_LOGINS")? })
     };
     SETUP.get_or_init(read).as_ref().map_err(String::as_str)
+}
+
+/// `None` where they cannot be read: then nothing is changed, for C_Initialize has refused to start.
+fn rules() -> Option<&'static Rules> {
+    setup().ok().map(|setup| &setup.rules)
 }
 
 fn load() -> Result<Lists, String> {
@@ -161,8 +180,8 @@ unsafe fn function_list(list: *mut *mut CK_FUNCTION_LIST) -> CK_RV {
 /// A row with `=> f` calls `f(real list, arguments…)` instead of the real function itself.
 macro_rules! stand_between {
     ($( $function:ident ( $( $arg:ident : $type:ty ),* ) $( => $instead:path )? ; )*) => {
-        /// Every function of PKCS#11 2.40. `C_GetFunctionList`, the exported one, is made by hand.
-        const FUNCTIONS: &[&str] = &["C_GetFunctionList", $( stringify!($function) ),*];
+        /// Every function of PKCS#11 2.40. `C_GetFunctionList`, the exported one, and `C_Login` are made by hand.
+        const FUNCTIONS: &[&str] = &["C_GetFunctionList", "C_Login", $( stringify!($function) ),*];
 
         $(
             #[allow(non_snake_case, reason = "the names of the standard")]
@@ -176,6 +195,7 @@ macro_rules! stand_between {
         /// Puts ours in the place of every function that `list` has.
         fn put_ours_into(list: &mut CK_FUNCTION_LIST) {
             list.C_GetFunctionList = Some(C_GetFunctionList);
+            list.C_Login = list.C_Login.and(Some(login::C_Login));
             $( list.$function = list.$function.and(Some($function)); )*
         }
     };
@@ -210,12 +230,12 @@ stand_between! {
     C_Initialize(args: *mut std::ffi::c_void) => initialize;
     C_Finalize(reserved: *mut std::ffi::c_void);
     C_GetInfo(info: *mut CK_INFO);
-    C_GetSlotList(present: CK_BBOOL, slots: *mut CK_SLOT_ID, count: *mut CK_ULONG);
-    C_GetSlotInfo(slot: CK_SLOT_ID, info: *mut CK_SLOT_INFO);
-    C_GetTokenInfo(slot: CK_SLOT_ID, info: *mut CK_TOKEN_INFO) => seen::token_info;
-    C_GetMechanismList(slot: CK_SLOT_ID, mechanisms: *mut CK_MECHANISM_TYPE, count: *mut CK_ULONG);
-    C_GetMechanismInfo(slot: CK_SLOT_ID, mechanism: CK_MECHANISM_TYPE, info: *mut CK_MECHANISM_INFO);
-    C_InitToken(slot: CK_SLOT_ID, pin: *mut CK_UTF8CHAR, pin_len: CK_ULONG, label: *mut CK_UTF8CHAR);
+    C_GetSlotList(present: CK_BBOOL, slots: *mut CK_SLOT_ID, count: *mut CK_ULONG) => slots::list;
+    C_GetSlotInfo(slot: CK_SLOT_ID, info: *mut CK_SLOT_INFO) => slots::slot_info;
+    C_GetTokenInfo(slot: CK_SLOT_ID, info: *mut CK_TOKEN_INFO) => slots::token_info;
+    C_GetMechanismList(slot: CK_SLOT_ID, mechanisms: *mut CK_MECHANISM_TYPE, count: *mut CK_ULONG) => slots::mechanisms;
+    C_GetMechanismInfo(slot: CK_SLOT_ID, mechanism: CK_MECHANISM_TYPE, info: *mut CK_MECHANISM_INFO) => slots::mechanism_info;
+    C_InitToken(slot: CK_SLOT_ID, pin: *mut CK_UTF8CHAR, pin_len: CK_ULONG, label: *mut CK_UTF8CHAR) => slots::init_token;
     C_InitPIN(session: CK_SESSION_HANDLE, pin: *mut CK_UTF8CHAR, pin_len: CK_ULONG);
     C_SetPIN(
         session: CK_SESSION_HANDLE, old: *mut CK_UTF8CHAR, old_len: CK_ULONG, new: *mut CK_UTF8CHAR, new_len: CK_ULONG
@@ -223,16 +243,15 @@ stand_between! {
     C_OpenSession(
         slot: CK_SLOT_ID, flags: CK_FLAGS, application: *mut std::ffi::c_void, notify: CK_NOTIFY,
         session: *mut CK_SESSION_HANDLE
-    );
+    ) => slots::open_session;
     C_CloseSession(session: CK_SESSION_HANDLE);
-    C_CloseAllSessions(slot: CK_SLOT_ID);
-    C_GetSessionInfo(session: CK_SESSION_HANDLE, info: *mut CK_SESSION_INFO);
+    C_CloseAllSessions(slot: CK_SLOT_ID) => slots::close_all_sessions;
+    C_GetSessionInfo(session: CK_SESSION_HANDLE, info: *mut CK_SESSION_INFO) => slots::session_info;
     C_GetOperationState(session: CK_SESSION_HANDLE, state: *mut CK_BYTE, len: *mut CK_ULONG);
     C_SetOperationState(
         session: CK_SESSION_HANDLE, state: *mut CK_BYTE, len: CK_ULONG, encryption: CK_OBJECT_HANDLE,
         authentication: CK_OBJECT_HANDLE
     );
-    C_Login(session: CK_SESSION_HANDLE, user: CK_USER_TYPE, pin: *mut CK_UTF8CHAR, pin_len: CK_ULONG);
     C_Logout(session: CK_SESSION_HANDLE);
     C_CreateObject(
         session: CK_SESSION_HANDLE, template: *mut CK_ATTRIBUTE, count: CK_ULONG, object: *mut CK_OBJECT_HANDLE
@@ -241,7 +260,7 @@ stand_between! {
         session: CK_SESSION_HANDLE, object: CK_OBJECT_HANDLE, template: *mut CK_ATTRIBUTE, count: CK_ULONG,
         copy: *mut CK_OBJECT_HANDLE
     );
-    C_DestroyObject(session: CK_SESSION_HANDLE, object: CK_OBJECT_HANDLE);
+    C_DestroyObject(session: CK_SESSION_HANDLE, object: CK_OBJECT_HANDLE) => login::destroy_object;
     C_GetObjectSize(session: CK_SESSION_HANDLE, object: CK_OBJECT_HANDLE, size: *mut CK_ULONG);
     C_GetAttributeValue(
         session: CK_SESSION_HANDLE, object: CK_OBJECT_HANDLE, template: *mut CK_ATTRIBUTE, count: CK_ULONG
@@ -277,12 +296,12 @@ stand_between! {
     C_DigestUpdate(session: CK_SESSION_HANDLE, data: *mut CK_BYTE, data_len: CK_ULONG);
     C_DigestKey(session: CK_SESSION_HANDLE, key: CK_OBJECT_HANDLE);
     C_DigestFinal(session: CK_SESSION_HANDLE, out: *mut CK_BYTE, out_len: *mut CK_ULONG);
-    C_SignInit(session: CK_SESSION_HANDLE, mechanism: *mut CK_MECHANISM, key: CK_OBJECT_HANDLE);
+    C_SignInit(session: CK_SESSION_HANDLE, mechanism: *mut CK_MECHANISM, key: CK_OBJECT_HANDLE) => login::sign_init;
     C_Sign(
         session: CK_SESSION_HANDLE, data: *mut CK_BYTE, data_len: CK_ULONG, out: *mut CK_BYTE, out_len: *mut CK_ULONG
-    );
-    C_SignUpdate(session: CK_SESSION_HANDLE, data: *mut CK_BYTE, data_len: CK_ULONG);
-    C_SignFinal(session: CK_SESSION_HANDLE, out: *mut CK_BYTE, out_len: *mut CK_ULONG);
+    ) => login::sign;
+    C_SignUpdate(session: CK_SESSION_HANDLE, data: *mut CK_BYTE, data_len: CK_ULONG) => login::sign_update;
+    C_SignFinal(session: CK_SESSION_HANDLE, out: *mut CK_BYTE, out_len: *mut CK_ULONG) => login::sign_final;
     C_SignRecoverInit(session: CK_SESSION_HANDLE, mechanism: *mut CK_MECHANISM, key: CK_OBJECT_HANDLE);
     C_SignRecover(
         session: CK_SESSION_HANDLE, data: *mut CK_BYTE, data_len: CK_ULONG, out: *mut CK_BYTE, out_len: *mut CK_ULONG
@@ -318,7 +337,7 @@ stand_between! {
         session: CK_SESSION_HANDLE, mechanism: *mut CK_MECHANISM, public: *mut CK_ATTRIBUTE, public_count: CK_ULONG,
         private: *mut CK_ATTRIBUTE, private_count: CK_ULONG, public_key: *mut CK_OBJECT_HANDLE,
         private_key: *mut CK_OBJECT_HANDLE
-    );
+    ) => generate::key_pair;
     C_WrapKey(
         session: CK_SESSION_HANDLE, mechanism: *mut CK_MECHANISM, wrapping: CK_OBJECT_HANDLE, key: CK_OBJECT_HANDLE,
         wrapped: *mut CK_BYTE, wrapped_len: *mut CK_ULONG

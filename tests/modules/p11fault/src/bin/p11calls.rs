@@ -1,12 +1,12 @@
 //! Loads a PKCS#11 module as the product does, through cryptoki, and makes the calls that its arguments name, for the
 //! tests of this crate: `p11calls MODULE PIN CALL…`. One line on stdout for each: `<call> ok …` or `<call> <error>`.
-//! The session, the login and the key stay for the calls that follow. It ends with 0 whatever they answered.
+//! The slot, the session, the login and the key stay for the calls that follow. It ends with 0 whatever they answered.
 
 use std::fmt::Debug;
 
 use cryptoki::context::{CInitializeArgs, CInitializeFlags, Pkcs11};
 use cryptoki::error::Error;
-use cryptoki::mechanism::Mechanism;
+use cryptoki::mechanism::{Mechanism, MechanismType};
 use cryptoki::object::{Attribute, AttributeType, ObjectClass, ObjectHandle};
 use cryptoki::session::{Session, UserType};
 use cryptoki::slot::Slot;
@@ -18,6 +18,7 @@ const P256: &[u8] = &[0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07
 struct Caller {
     module: Pkcs11,
     pin: AuthPin,
+    slots: Vec<Slot>,
     slot: Option<Slot>,
     session: Option<Session>,
     private_key: Option<ObjectHandle>,
@@ -32,7 +33,7 @@ fn main() {
         Ok(module) => module,
         Err(error) => return println!("load {}", name(&error)),
     };
-    let mut caller = Caller { module, pin, slot: None, session: None, private_key: None, public_key: None };
+    let mut caller = Caller { module, pin, slots: Vec::new(), slot: None, session: None, private_key: None, public_key: None };
     for call in args {
         match caller.call(&call) {
             Ok(answer) => println!("{call} ok{answer}"),
@@ -61,27 +62,69 @@ impl Caller {
             "slots" => {
                 let slots = self.module.get_slots_with_initialized_token()?;
                 self.slot = slots.first().copied();
-                Ok(said(slots.len()))
+                self.slots = slots;
+                Ok(said(self.slots.len()))
             }
-            "final-try" => Ok(said(self.module.get_token_info(self.slot.expect("slots"))?.user_pin_final_try())),
-            "login-required" => Ok(said(self.module.get_token_info(self.slot.expect("slots"))?.login_required())),
+            "second-slot" => {
+                self.slot = self.slots.get(1).copied();
+                Ok(String::new())
+            }
+            "slot-numbers" => Ok(said(self.slots.iter().map(|slot| slot.id()).collect::<Vec<_>>())),
+            "slot-of-session" => Ok(said(self.session().get_session_info()?.slot_id().id())),
+            "names-of-tokens" => {
+                let name = |slot: &Slot| {
+                    let info = self.module.get_token_info(*slot)?;
+                    let [label, serial, model] = [info.label(), info.serial_number(), info.model()].map(str::to_owned);
+                    Ok::<_, Error>((label, serial, model))
+                };
+                self.slots.iter().map(name).collect::<Result<Vec<_>, _>>().map(said)
+            }
+            "flags" => {
+                let info = self.module.get_token_info(self.slot.expect("slots"))?;
+                let flags = [
+                    (info.login_required(), "login"),
+                    (info.protected_authentication_path(), "keypad"),
+                    (info.write_protected(), "protected"),
+                    (info.token_initialized(), "initialised"),
+                    (info.user_pin_count_low(), "low"),
+                    (info.user_pin_final_try(), "final"),
+                    (info.user_pin_locked(), "locked"),
+                    (info.user_pin_to_be_changed(), "change"),
+                ];
+                Ok(flags.iter().filter(|(set, _)| *set).map(|(_, name)| format!(" {name}")).collect())
+            }
+            "mechanisms" => {
+                let listed = self.module.get_mechanism_list(self.slot.expect("slots"))?;
+                let wanted = [MechanismType::ECDSA, MechanismType::RSA_PKCS_PSS, MechanismType::ECC_KEY_PAIR_GEN];
+                Ok(said(wanted.map(|mechanism| listed.contains(&mechanism))))
+            }
+            "mechanism-info" => {
+                self.module.get_mechanism_info(self.slot.expect("slots"), MechanismType::ECDSA).map(|_| String::new())
+            }
             "session" => {
                 self.session = Some(self.module.open_rw_session(self.slot.expect("slots"))?);
                 Ok(String::new())
             }
-            "login" => self.session().login(UserType::User, Some(&self.pin)).map(silent),
-            "generate" => {
-                let public = [Attribute::Token(true), Attribute::Verify(true), Attribute::EcParams(P256.to_vec())];
-                let private = [
-                    Attribute::Token(true),
-                    Attribute::Private(true),
-                    Attribute::Sensitive(true),
-                    Attribute::Extractable(false),
-                    Attribute::Sign(true),
-                ];
-                let (public, private) = self.session().generate_key_pair(&Mechanism::EccKeyPairGen, &public, &private)?;
-                (self.public_key, self.private_key) = (Some(public), Some(private));
+            "session-ro" => {
+                self.session = Some(self.module.open_ro_session(self.slot.expect("slots"))?);
                 Ok(String::new())
+            }
+            "login" => self.session().login(UserType::User, Some(&self.pin)).map(silent),
+            "login-null" => self.session().login(UserType::User, None).map(silent),
+            "login-wrong" => self.session().login(UserType::User, Some(&AuthPin::from("not the PIN".to_owned()))).map(silent),
+            "logout" => self.session().logout().map(silent),
+            generate if generate.split('+').next() == Some("generate") => self.generate(generate),
+            "destroy" => self.session().destroy_object(self.private_key()).map(silent),
+            "sign-init" => self.session().sign_init(&Mechanism::Ecdsa, self.private_key()).map(silent),
+            "login-context" => self.session().login(UserType::ContextSpecific, Some(&self.pin)).map(silent),
+            "login-context-null" => self.session().login(UserType::ContextSpecific, None).map(silent),
+            "login-context-wrong" => {
+                self.session().login(UserType::ContextSpecific, Some(&AuthPin::from("not the PIN".to_owned()))).map(silent)
+            }
+            "sign-update" => self.session().sign_update(&[7; 32]).map(silent),
+            "sign-final" => {
+                let signature = self.session().sign_final()?;
+                self.session().verify(&Mechanism::Ecdsa, self.public_key.expect("generate"), &[7; 32], &signature).map(silent)
             }
             "reopen" => {
                 let only = |class| Ok::<_, Error>(self.session().find_objects(&[Attribute::Class(class)])?.first().copied());
@@ -112,8 +155,56 @@ impl Caller {
                 let public_key = self.public_key.expect("generate");
                 self.session().get_attributes(public_key, &[AttributeType::EcPoint]).map(said)
             }
+            "modulus" => {
+                let public_key = self.public_key.expect("generate");
+                self.session().get_attributes(public_key, &[AttributeType::Modulus]).map(said)
+            }
+            // Id and label of the public key, then of the private one.
+            "names" => {
+                let names = |key| self.session().get_attributes(key, &[AttributeType::Id, AttributeType::Label]);
+                Ok(said((names(self.public_key.expect("generate"))?, names(self.private_key())?)))
+            }
+            // As above: where the key is for, whether it was made here.
+            "flags-of-keys" => {
+                let flags = |key| self.session().get_attributes(key, &[AttributeType::Private, AttributeType::Local]);
+                Ok(said((flags(self.public_key.expect("generate"))?, flags(self.private_key())?)))
+            }
+            "length-of-local" => self.session().get_attribute_info(self.private_key(), &[AttributeType::Local]).map(said),
+            "always-authenticate" => {
+                self.session().get_attributes(self.private_key(), &[AttributeType::AlwaysAuthenticate]).map(said)
+            }
             other => panic!("no such call: {other}"),
         }
+    }
+
+    /// `generate`, and after it what is to be otherwise: `+named` (an id and a label), `+rsa`, `+session` (no token
+    /// objects), `+private` (the public key as well).
+    fn generate(&mut self, call: &str) -> Result<String, Error> {
+        let asked = |what| call.split('+').any(|word| word == what);
+        let token = !asked("session");
+        let mut public = vec![Attribute::Token(token), Attribute::Verify(true), Attribute::Private(asked("private"))];
+        let mut private = vec![
+            Attribute::Token(token),
+            Attribute::Private(true),
+            Attribute::Sensitive(true),
+            Attribute::Extractable(false),
+            Attribute::Sign(true),
+        ];
+        if asked("named") {
+            for template in [&mut public, &mut private] {
+                template.extend([Attribute::Id(vec![0xa1, 0xb2, 0xc3]), Attribute::Label(b"asked for".to_vec())]);
+            }
+        }
+        let mechanism = if asked("rsa") {
+            public.extend([Attribute::ModulusBits(2048.into()), Attribute::PublicExponent(vec![1, 0, 1])]);
+            Mechanism::RsaPkcsKeyPairGen
+        } else {
+            public.push(Attribute::EcParams(P256.to_vec()));
+            Mechanism::EccKeyPairGen
+        };
+        let (public, private) = self.session().generate_key_pair(&mechanism, &public, &private)?;
+        (self.public_key, self.private_key) = (Some(public), Some(private));
+        Ok(String::new())
     }
 
     fn session(&self) -> &Session {

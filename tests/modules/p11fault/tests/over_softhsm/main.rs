@@ -1,6 +1,11 @@
 //! The module as callers meet it: loaded by `p11calls` (cryptoki, as the product) and by OpenSC's `pkcs11-tool`, over a
 //! SoftHSM token in a folder of its own for each test.
 
+mod login;
+mod new_keys;
+mod objects;
+mod slots;
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::process::ExitStatusExt;
@@ -27,14 +32,19 @@ impl Token {
         let conf = format!("directories.tokendir = {}\nobjectstore.backend = file\nlog.level = ERROR\n", tokens.display());
         fs::write(folder.path().join("softhsm2.conf"), conf).unwrap();
         let token = Self { folder, faults };
+        token.add("p11fault");
+        token
+    }
+
+    /// Makes another one in the same module.
+    fn add(&self, label: &str) {
         let made = Command::new("softhsm2-util")
-            .args(["--init-token", "--free", "--label", "p11fault", "--pin", PIN, "--so-pin", "12345678"])
-            .env("SOFTHSM2_CONF", token.folder.path().join("softhsm2.conf"))
+            .args(["--init-token", "--free", "--label", label, "--pin", PIN, "--so-pin", "12345678"])
+            .env("SOFTHSM2_CONF", self.folder.path().join("softhsm2.conf"))
             .stdin(Stdio::null())
             .output()
             .expect("softhsm2-util is missing: apt-get install softhsm2");
         assert!(made.status.success(), "{made:?}");
-        token
     }
 
     fn command(&self, program: &str) -> Command {
@@ -43,6 +53,9 @@ impl Token {
             .env("SOFTHSM2_CONF", self.folder.path().join("softhsm2.conf"))
             .env("P11FAULT_MODULE", real_module())
             .env("P11FAULT_LOG", self.log_file())
+            .env("P11FAULT_LOGINS", self.folder.path().join("logins.log"))
+            .env("P11FAULT_STATE", self.folder.path().join("tries"))
+            .env("P11FAULT_PIN", PIN)
             .env("P11FAULT", self.faults)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -56,11 +69,16 @@ impl Token {
         command
     }
 
+    /// What `p11calls` printed for `calls`.
+    fn calls(&self, calls: &[&str]) -> Vec<String> {
+        let output = self.caller(calls).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        lines(&output)
+    }
+
     /// What `p11calls` printed for `calls`, made after a login.
     fn after_login(&self, calls: &[&str]) -> Vec<String> {
-        let output = self.caller(&[&LOGIN, calls].concat()).output().unwrap();
-        assert!(output.status.success(), "{output:?}");
-        lines(&output)[LOGIN.len()..].to_vec()
+        self.calls(&[&LOGIN, calls].concat())[LOGIN.len()..].to_vec()
     }
 
     fn log_file(&self) -> PathBuf {
@@ -109,17 +127,24 @@ fn passes_calls_on_and_logs_each_with_its_answer() {
     assert_eq!(token.logged("C_Login"), ["1 0x0", "2 0x100"]);
     assert_eq!(token.logged("C_GenerateKeyPair"), ["1 0x0"]);
     assert_eq!(token.logged("C_Verify"), ["1 0x0"]);
-    let text = fs::read_to_string(token.log_file()).unwrap();
+    let text =
+        fs::read_to_string(token.log_file()).unwrap() + &fs::read_to_string(token.folder.path().join("logins.log")).unwrap();
     assert!(!text.contains(PIN), "{text}");
 }
 
 #[test]
 fn says_nothing_and_logs_nothing_when_nothing_is_asked() {
     let token = Token::new("");
-    let output = token.caller(&LOGIN).env_remove("P11FAULT").env_remove("P11FAULT_LOG").output().unwrap();
+    let mut caller = token.caller(&LOGIN);
+    for name in ["P11FAULT", "P11FAULT_LOG", "P11FAULT_LOGINS", "P11FAULT_STATE", "P11FAULT_PIN"] {
+        caller.env_remove(name);
+    }
+    let output = caller.output().unwrap();
     assert_eq!(lines(&output), ["initialize ok", "slots ok 1", "session ok", "login ok"]);
     assert!(output.stderr.is_empty(), "{output:?}");
-    assert!(!token.log_file().exists());
+    let mut left: Vec<_> = fs::read_dir(token.folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    left.sort();
+    assert_eq!(left, ["softhsm2.conf", "tokens"]);
 }
 
 #[test]
@@ -203,45 +228,6 @@ fn prints_and_goes_on() {
 }
 
 #[test]
-fn shows_token_flags_that_are_not_so() {
-    let asked = ["final-try", "login-required"];
-    assert_eq!(Token::new("").after_login(&asked), ["final-try ok false", "login-required ok true"]);
-    let token = Token::new("token-flags:+0x20000;token-flags:-0x4");
-    assert_eq!(token.after_login(&asked), ["final-try ok true", "login-required ok false"]);
-}
-
-#[test]
-fn lies_about_attributes() {
-    let private = |faults| Token::new(faults).after_login(&["generate", "private"]).remove(1);
-    assert_eq!(private(""), "private ok [Extractable(false), Sensitive(true)]");
-    assert_eq!(private("lie:extractable"), "private ok [Extractable(true), Sensitive(true)]");
-    assert_eq!(private("lie:sensitive"), "private ok [Extractable(false), Sensitive(false)]");
-}
-
-#[test]
-fn turns_the_last_bit_of_the_point() {
-    let mut token = Token::new("");
-    let point = |token: &Token, calls: &[&str]| token.after_login(calls).pop().unwrap();
-    let truth = point(&token, &["generate", "point"]);
-    token.faults = "lie:ec-point";
-    let lie = point(&token, &["reopen", "point"]);
-    let last = |point: &str| point.trim_end_matches("])]").rsplit(", ").next().unwrap().parse::<u8>().unwrap();
-    assert_eq!(last(&truth) ^ 1, last(&lie));
-    let rest = |point: &str| point.rsplit_once(", ").unwrap().0.to_owned();
-    assert_eq!(rest(&truth), rest(&lie));
-}
-
-#[test]
-fn hides_public_keys_however_many_there_are() {
-    let mut token = Token::new("");
-    // 12 pairs: more than the 10 handles that cryptoki asks for at a time, so a search goes on after a hidden batch.
-    let answers = token.after_login(&[&["generate"; 12][..], &["find", "find-all"]].concat());
-    assert_eq!(answers[12..], ["find ok (12, 12)", "find-all ok 24"]);
-    token.faults = "hide:public";
-    assert_eq!(token.after_login(&["find", "find-all"]), ["find ok (0, 12)", "find-all ok 12"]);
-}
-
-#[test]
 fn counts_and_logs_calls_of_many_threads() {
     let token = Token::new("C_SignInit:200:0x30");
     assert_eq!(token.after_login(&["generate", "sign-8x25"])[1], "sign-8x25 DeviceError in SignInit");
@@ -257,6 +243,19 @@ fn refuses_to_start_with_a_rule_that_it_does_not_know() {
     let output = token.caller(&["initialize"]).output().unwrap();
     assert_eq!(lines(&output), ["initialize GeneralError in Initialize"]);
     assert_eq!(String::from_utf8_lossy(&output.stderr), "p11fault: P11FAULT rule `C_Sing:1:kill`: no such function\n");
+}
+
+#[test]
+fn refuses_to_start_without_what_a_rule_needs() {
+    let pin = "P11FAULT_PIN or P11FAULT_PIN_FILE, and neither is set";
+    for (rule, wants) in
+        [("login:null-pin", pin), ("login:not-needed", pin), ("login:tries=3", "P11FAULT_STATE, which is not set")]
+    {
+        let mut caller = Token::new(rule).caller(&["initialize"]);
+        let output = caller.env_remove("P11FAULT_PIN").env_remove("P11FAULT_STATE").output().unwrap();
+        assert_eq!(lines(&output), ["initialize GeneralError in Initialize"]);
+        assert_eq!(String::from_utf8_lossy(&output.stderr), format!("p11fault: a rule of P11FAULT wants {wants}\n"));
+    }
 }
 
 #[test]

@@ -1,0 +1,31 @@
+//! kryoptic as a PKCS#11 module: the crate is published as a library without the symbols by which a module is loaded.
+//! Built by `tests/run`; the tests load it as the second software token, the one that locks its PIN.
+
+use kryoptic_lib::fns::general::{fn_get_function_list, fn_get_interface, fn_get_interface_list};
+use kryoptic_lib::pkcs11::{
+    CK_FLAGS, CK_FUNCTION_LIST_PTR_PTR, CK_INTERFACE_PTR, CK_INTERFACE_PTR_PTR, CK_RV, CK_ULONG_PTR, CK_UTF8CHAR_PTR,
+    CK_VERSION_PTR,
+};
+
+#[unsafe(no_mangle)]
+#[allow(non_snake_case, reason = "the name of the standard")]
+extern "C" fn C_GetFunctionList(list: CK_FUNCTION_LIST_PTR_PTR) -> CK_RV {
+    fn_get_function_list(list)
+}
+
+#[unsafe(no_mangle)]
+#[allow(non_snake_case, reason = "the name of the standard")]
+extern "C" fn C_GetInterfaceList(interfaces: CK_INTERFACE_PTR, count: CK_ULONG_PTR) -> CK_RV {
+    fn_get_interface_list(interfaces, count)
+}
+
+#[unsafe(no_mangle)]
+#[allow(non_snake_case, reason = "the name of the standard")]
+extern "C" fn C_GetInterface(
+    name: CK_UTF8CHAR_PTR,
+    version: CK_VERSION_PTR,
+    interface: CK_INTERFACE_PTR_PTR,
+    flags: CK_FLAGS,
+) -> CK_RV {
+    fn_get_interface(name, version, interface, flags)
+}
