@@ -21,6 +21,9 @@ pub mod uri;
 #[cfg(feature = "pkcs11")]
 pub mod pkcs11;
 
+#[cfg(feature = "tpm")]
+pub mod tpm;
+
 use std::fmt::Debug;
 use std::path::Path;
 use std::sync::Arc;
@@ -49,6 +52,12 @@ pub trait KeyProvider: Debug + Send + Sync {
 
     /// What a person can say about the place; the command line is built from it.
     fn options(&self) -> &'static [ProviderOption] {
+        &[]
+    }
+
+    /// Variables that keep its libraries from printing, by name and value; they count only where they are set before the
+    /// process starts.
+    fn silence(&self) -> &'static [(&'static str, &'static str)] {
         &[]
     }
 
@@ -131,6 +140,22 @@ pub trait KeyProvider: Debug + Send + Sync {
 
     /// Destroys both halves of the key that `uri` names.
     fn delete(&self, uri: &KeyUri, access: &Access<'_>) -> Result<(), KeyError>;
+
+    /// Destroys what was planned or made for an enrollment that did not happen; `work` is its [`NewKey::work`]. A provider
+    /// whose names are given out again by others looks there for proof that the key is really the one.
+    ///
+    /// # Errors
+    /// [`KeyError::Selection`] `key_not_found` where the plan was never carried out.
+    fn abandon(&self, uri: &KeyUri, work: &Folder, access: &Access<'_>) -> Result<(), KeyError> {
+        let _ = work;
+        self.delete(uri, access)
+    }
+
+    /// Whether `uri` asks for a new key by itself, so that nobody need say so besides.
+    fn implies_new(&self, uri: &KeyUri) -> bool {
+        let _ = uri;
+        false
+    }
 }
 
 /// One key.
@@ -269,6 +294,9 @@ static COMPILED_IN: &[Maker] = &[
     || Box::new(pkcs11::Pkcs11Provider::default()),
     #[cfg(not(feature = "pkcs11"))]
     || Box::new(Absent { name: "pkcs11", scheme: "pkcs11" }),
+    #[cfg(feature = "tpm")]
+    || Box::new(tpm::TpmProvider::default()),
+    #[cfg(not(feature = "tpm"))]
     || Box::new(Absent { name: "tpm", scheme: "tpm2" }),
 ];
 
@@ -364,12 +392,14 @@ pub fn prove(key: &dyn Key) -> Result<(), KeyError> {
 }
 
 /// A provider that this build was made without: it answers by saying so.
+#[cfg(not(all(feature = "pkcs11", feature = "tpm")))]
 #[derive(Debug)]
 struct Absent {
     name: &'static str,
     scheme: &'static str,
 }
 
+#[cfg(not(all(feature = "pkcs11", feature = "tpm")))]
 impl Absent {
     fn error(&self) -> KeyError {
         KeyError::Unavailable(
@@ -379,6 +409,7 @@ impl Absent {
     }
 }
 
+#[cfg(not(all(feature = "pkcs11", feature = "tpm")))]
 impl KeyProvider for Absent {
     fn name(&self) -> &'static str {
         self.name

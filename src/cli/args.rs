@@ -200,6 +200,9 @@ pub struct PinArgs {
     /// Read the PIN from this file
     #[arg(long, value_name = "FILE", env = "ZITI_ENROLLER_PIN_FILE", hide_env = true)]
     pub pin_file: Option<PathBuf>,
+    /// Read the auth value of a TPM's owner hierarchy from this file, where it has one
+    #[arg(long, value_name = "FILE", env = "ZITI_ENROLLER_OWNER_PIN_FILE", hide_env = true)]
+    pub owner_pin_file: Option<PathBuf>,
     /// Use the last try before the token locks
     #[arg(long)]
     pub allow_final_try: bool,

@@ -28,6 +28,7 @@ const VARIABLE: &str = "ZITI_ENROLLER_PIN";
 pub struct Ask {
     descriptor: Option<i32>,
     file: Option<PathBuf>,
+    owner_file: Option<PathBuf>,
     variable: Option<secrecy::SecretSlice<u8>>,
     credential: Option<PathBuf>,
 }
@@ -37,14 +38,29 @@ impl Ask {
     pub fn new(typed: &PinArgs, inherited: &Inherited) -> Self {
         let credential =
             std::env::var_os("CREDENTIALS_DIRECTORY").map(|d| Path::new(&d).join("ziti-enroller.pin")).filter(|p| p.exists());
-        Self { descriptor: typed.pin_fd, file: typed.pin_file.clone(), variable: inherited.pin(), credential }
+        Self {
+            descriptor: typed.pin_fd,
+            file: typed.pin_file.clone(),
+            owner_file: typed.owner_pin_file.clone(),
+            variable: inherited.pin(),
+            credential,
+        }
     }
 }
 
 impl PinSource for Ask {
     fn pin(&self, question: &Question<'_>) -> Result<Option<(Pin, PinOrigin)>, KeyError> {
-        if question.whose != PinFor::User {
-            return Ok(None);
+        match self.at_hand(question)? {
+            None => at_the_terminal(question.place),
+            pin => Ok(pin),
+        }
+    }
+
+    fn at_hand(&self, question: &Question<'_>) -> Result<Option<(Pin, PinOrigin)>, KeyError> {
+        if question.whose == PinFor::Owner {
+            let Some(path) = &self.owner_file else { return Ok(None) };
+            let origin = PinOrigin::File(path.clone());
+            return Ok(Some((Pin::read(read(path, &origin, Rule::OwnersAlone)?, &origin)?, origin)));
         }
         if let Some(n) = self.descriptor {
             let origin = PinOrigin::Descriptor(n);
@@ -73,7 +89,7 @@ impl PinSource for Ask {
             let origin = PinOrigin::Credential(path.clone());
             return Ok(Some((Pin::read(read(path, &origin, Rule::Anything)?, &origin)?, origin)));
         }
-        at_the_terminal(question.place)
+        Ok(None)
     }
 }
 

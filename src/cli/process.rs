@@ -15,6 +15,7 @@ use rustix::fs::MemfdFlags;
 use rustix::process::{DumpableBehavior, Resource, Rlimit};
 use secrecy::{ExposeSecret, SecretSlice, SecretString};
 use zeroize::Zeroizing;
+use ziti_enroller::key::{KeyProvider, Providers};
 
 const PIN: &str = "ZITI_ENROLLER_PIN";
 const TOKEN: &str = "ZITI_ENROLL_TOKEN";
@@ -49,8 +50,9 @@ pub fn leave_nothing_behind() -> Inherited {
     if let Some(code) = std::env::var(END_WITH).ok().and_then(|code| code.parse::<u8>().ok()) {
         std::process::exit(code.into());
     }
-    if [PIN, TOKEN].iter().any(|name| std::env::var_os(name).is_some()) {
-        start_anew();
+    let silence = wanted_silence();
+    if [PIN, TOKEN].iter().any(|name| std::env::var_os(name).is_some()) || !silence.is_empty() {
+        start_anew(&silence);
     }
     let inherited = handed_on();
     // exec resets them, so they come after it. Where they are refused there is nothing more to do.
@@ -72,6 +74,19 @@ pub fn keep_stdout_for_the_result() -> Option<File> {
     Some(File::from(copy))
 }
 
+/// What keeps the libraries of the providers that this command line may use from printing, and is not set yet. A command line
+/// that names no provider and no identity uses none of those.
+fn wanted_silence() -> Vec<(&'static str, &'static str)> {
+    let asked: Vec<OsString> = std::env::args_os().skip(1).chain(std::env::var_os("ZITI_ENROLLER_PROVIDER")).collect();
+    let asked: Vec<_> = asked.iter().map(|a| a.to_string_lossy()).collect();
+    let providers = Providers::compiled_in();
+    let may_use = |p: &dyn KeyProvider| {
+        asked.iter().any(|a| *a == p.name() || a.contains(&format!("{}:", p.scheme())) || a.ends_with(".json"))
+    };
+    let wanted = providers.iter().filter(|p| may_use(*p)).flat_map(|p| p.silence().iter().copied());
+    wanted.filter(|(name, _)| std::env::var_os(name).is_none()).collect()
+}
+
 /// Ends the process with `code` though a thread of it hangs in a call of C: what `exit` runs at the end could wait for a lock
 /// that the thread holds. Replacing the program ends all threads and runs nothing.
 pub fn end_at_once(code: u8) -> ! {
@@ -82,7 +97,7 @@ pub fn end_at_once(code: u8) -> ! {
 }
 
 /// Returns only where it cannot: then the value stays where it was put, which is said.
-fn start_anew() {
+fn start_anew(silence: &[(&str, &str)]) {
     let Ok(program) = std::env::current_exe() else { return };
     let mut handed = Vec::new();
     // Held until exec: the new program inherits them.
@@ -98,7 +113,13 @@ fn start_anew() {
     let mut arguments = std::env::args_os();
     let zero = arguments.next().unwrap_or_else(|| OsString::from("ziti-enroller"));
     let mut again = std::process::Command::new(program);
-    again.arg0(zero).args(arguments).env_remove(PIN).env_remove(TOKEN).env(HANDED_ON, handed.join(","));
+    again
+        .arg0(zero)
+        .args(arguments)
+        .env_remove(PIN)
+        .env_remove(TOKEN)
+        .env(HANDED_ON, handed.join(","))
+        .envs(silence.iter().copied());
     let error = again.exec();
     eprintln!("warning: cannot start anew without secrets in the environment: {error}");
 }

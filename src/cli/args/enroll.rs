@@ -201,8 +201,8 @@ impl Enroll {
         }
         let algorithm = self.typed.key_alg.as_deref().map(algorithm).transpose()?;
         let within = fold(&self.options, provider, named.clone().unwrap_or_else(|| KeyUri::new(provider.scheme())))?;
-        match (named, self.typed.create) {
-            (Some(_), false) => {
+        match (&named, self.typed.create) {
+            (Some(uri), false) if !provider.implies_new(uri) => {
                 if let Some(algorithm) = algorithm {
                     return Err(usage_with(
                         format!("--key-alg {algorithm} is for a new key, and --key names one that is there"),
@@ -212,7 +212,7 @@ impl Enroll {
                 Ok(KeyWish::Existing(within))
             }
             (None, true) => Err(usage_with("--create needs the name of the key", "give it with --key, or leave --create out")),
-            (named, _) => Ok(KeyWish::New { within, algorithm: algorithm.unwrap_or(KeyAlgorithm::P256), reuse: named.is_none() }),
+            _ => Ok(KeyWish::New { within, algorithm: algorithm.unwrap_or(KeyAlgorithm::P256), reuse: named.is_none() }),
         }
     }
 }

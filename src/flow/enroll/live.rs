@@ -392,11 +392,11 @@ impl<'a> Live<'a> {
         self.key = None;
         let failed = |source| Error::Key { uri: Box::new(uri.clone()), source, spent: Spent::No };
         let provider = self.world.providers.of(uri).map_err(failed)?;
-        match provider.delete(uri, &self.world.access) {
+        match provider.abandon(uri, self.work.folder(), &self.world.access) {
             Ok(()) => note(self.world, &format!("{uri} was made for an enrollment that did not happen: deleted")),
             // A plan that was never carried out.
             Err(KeyError::Selection(fault)) if fault.code == "key_not_found" => {}
-            Err(KeyError::File(_)) if !uri.file_path().is_some_and(std::path::Path::exists) => {}
+            Err(KeyError::File(_)) if uri.file_path().is_some_and(|path| !path.exists()) => {}
             Err(error) => return Err(failed(error)),
         }
         Ok(())
