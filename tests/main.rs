@@ -10,3 +10,5 @@ mod house;
 mod key_providers;
 mod key_types;
 mod outside_judges;
+#[cfg(feature = "tpm")]
+mod tpm;

@@ -6,6 +6,7 @@
 
 use crate::program::{Program, require};
 use rustix::process::{Pid, Signal, kill_process};
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -229,6 +230,8 @@ pub enum BusFault {
     Drop,
     /// Passes the command on, and closes the connection instead of giving the answer.
     DropAnswer,
+    /// Passes the command on, and changes the last byte of what a successful answer says.
+    Spoil,
     /// Neither answers nor closes.
     Hang,
 }
@@ -261,7 +264,9 @@ struct State {
     exchanges: Vec<Exchange>,
     /// At which command of all, counted from 0, or at which command with this code.
     rules: Vec<(Option<u32>, usize, BusFault)>,
-    sockets: Vec<TcpStream>,
+    /// Both ends of every connection that is open, under a number of its own.
+    open: BTreeMap<u64, [TcpStream; 2]>,
+    next: u64,
     stopping: bool,
 }
 
@@ -322,9 +327,7 @@ impl Drop for Proxy {
     fn drop(&mut self) {
         let mut state = self.shared.lock();
         state.stopping = true;
-        for socket in state.sockets.drain(..) {
-            socket.shutdown(Shutdown::Both).ok();
-        }
+        state.open.values().flatten().for_each(close);
         drop(state);
         for port in [self.port, self.port + 1] {
             TcpStream::connect(("127.0.0.1", port)).ok();
@@ -344,15 +347,19 @@ fn accept(listener: TcpListener, shared: Arc<Shared>, target: u16, serve: fn(&Sh
                 let server = TcpStream::connect(SocketAddr::from(([127, 0, 0, 1], target)))?;
                 client.set_nodelay(true)?;
                 server.set_nodelay(true)?;
-                shared.lock().sockets.extend([client.try_clone()?, server.try_clone()?]);
-                let ends = [client.try_clone()?, server.try_clone()?];
+                let number = shared.opened([client.try_clone()?, server.try_clone()?]);
                 let served = serve(&shared, client, server);
                 // Both ways at both ends, or swtpm keeps its one client and the next one waits for ever.
-                ends.iter().for_each(|end| drop(end.shutdown(Shutdown::Both)));
+                shared.lock().open.remove(&number).iter().flatten().for_each(close);
                 served
             });
         }
     });
+}
+
+fn close(end: &TcpStream) {
+    // One that the other side has closed is what we want.
+    end.shutdown(Shutdown::Both).ok();
 }
 
 fn copy_both(client: TcpStream, server: TcpStream) -> io::Result<()> {
@@ -373,6 +380,14 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn opened(&self, ends: [TcpStream; 2]) -> u64 {
+        let mut state = self.lock();
+        state.next += 1;
+        let number = state.next;
+        state.open.insert(number, ends);
+        number
+    }
+
     fn pass_frames(&self, mut client: TcpStream, mut server: TcpStream) -> io::Result<()> {
         loop {
             let command = frame(&mut client)?;
@@ -390,6 +405,10 @@ impl Shared {
                     server.write_all(&command)?;
                     self.end(number, frame(&mut server)?);
                     return Ok(());
+                }
+                Some(BusFault::Spoil) => {
+                    server.write_all(&command)?;
+                    spoilt(frame(&mut server)?)
                 }
                 None => {
                     server.write_all(&command)?;
@@ -429,6 +448,23 @@ fn frame(from: &mut TcpStream) -> io::Result<Vec<u8>> {
     frame.resize(size.max(10), 0);
     from.read_exact(&mut frame[10..])?;
     Ok(frame)
+}
+
+/// With another last byte of its parameters, unless it tells of a failure; after them stands what the sessions say (TPM 2.0 Part 1 §18.10).
+fn spoilt(mut answer: Vec<u8>) -> Vec<u8> {
+    if answer[6..10] != [0; 4] {
+        return answer;
+    }
+    let has_sessions = answer[..2] == [0x80, 0x02] && answer.len() > 14;
+    let end = if has_sessions {
+        14 + u32::from_be_bytes([answer[10], answer[11], answer[12], answer[13]]) as usize
+    } else {
+        answer.len()
+    };
+    if let Some(last) = answer[..end].last_mut() {
+        *last ^= 1;
+    }
+    answer
 }
 
 #[cfg(test)]
