@@ -10,6 +10,7 @@ mod redact;
 mod scene;
 
 mod codes;
+mod commands;
 mod help;
 mod issued;
 mod key;
@@ -62,6 +63,7 @@ const ALL: &[&[&str]] = &[
     resumed::NAMES,
     success::NAMES,
     reading::NAMES,
+    commands::NAMES,
 ];
 
 fn folder() -> PathBuf {

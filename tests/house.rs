@@ -45,8 +45,14 @@ const ARROWS: &[(&str, &[&str])] = &[
 ];
 
 /// Corridors that may walk through another one, because they are about it.
-const CORRIDORS: &[(&str, &[&str])] =
-    &[("enroll", &[]), ("verify", &[]), ("inspect", &[]), ("keys", &[]), ("doctor", &["enroll"]), ("status", &["enroll", "verify"])];
+const CORRIDORS: &[(&str, &[&str])] = &[
+    ("enroll", &[]),
+    ("verify", &[]),
+    ("inspect", &[]),
+    ("keys", &[]),
+    ("doctor", &["enroll"]),
+    ("status", &["enroll", "verify"]),
+];
 
 /// What must not stand in `src`, but for the files that begin so.
 const NEVER: &[(&str, &[&str], &[&str])] = &[

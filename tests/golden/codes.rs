@@ -55,7 +55,11 @@ const TABLE: &[(i64, &[&str], Token)] = &[
     ),
     (20, &["module_missing", "module_not_pkcs11", "module_refused", "provider_absent", "key_type_unsupported"], Token::Kept),
     // Before `verify` and after a crash it may have been sent long ago.
-    (21, &["pin_incorrect", "pin_empty", "pin_unreadable", "pin_file_unsafe", "pin_missing"], Token::AsSaid),
+    (
+        21,
+        &["pin_incorrect", "pin_empty", "pin_unreadable", "pin_file_unsafe", "pin_missing", "pin_refused_before"],
+        Token::AsSaid,
+    ),
     (22, &["pin_locked", "pin_final_try", "pin_expired"], Token::Kept),
     (23, &["key_not_as_promised", "signature_wrong"], Token::Kept),
     (
@@ -94,6 +98,9 @@ const TABLE: &[(i64, &[&str], Token)] = &[
     (70, &["unexpected"], Token::AsSaid),
     (75, &["output_in_use"], Token::Kept),
 ];
+
+/// Exit codes without an error: done, something is left to do, SIGINT, SIGTERM.
+const WITHOUT_ERROR: [i64; 4] = [0, 1, 130, 143];
 
 /// A golden file of a failure.
 struct Golden {
@@ -236,6 +243,20 @@ fn every_failure_is_in_the_table_and_tells_the_truth_about_the_token() {
         }
     }
     assert!(super::is_updating() || wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn every_exit_code_without_an_error_is_reached() {
+    let exit = |file: &PathBuf| {
+        let text = fs::read_to_string(file).expect("a golden file can be read");
+        let code = text.split("--- exit ").nth(1).and_then(|rest| rest.lines().next()).expect("an exit code");
+        code.parse::<i64>().expect("an exit code is a number")
+    };
+    let files: Vec<PathBuf> =
+        fs::read_dir(super::folder()).expect("tests/cmd").map(|file| file.expect("a file").path()).collect();
+    let reached: BTreeSet<i64> = files.iter().map(exit).collect();
+    let promised: BTreeSet<i64> = TABLE.iter().map(|(exit, ..)| *exit).chain(WITHOUT_ERROR).collect();
+    assert!(super::is_updating() || reached == promised, "reached {reached:?} of {promised:?}");
 }
 
 /// So that a code has one room.

@@ -9,7 +9,35 @@ use ziti_enroller_support::{Controller, Options, Program, require};
 use super::compare;
 use crate::machine::{Fixture, InToken, Machine, PROGRAM, text};
 
-pub(super) const NAMES: &[&str] = &["help", "help_enroll", "help_verify", "help_inspect", "nothing_typed"];
+/// Each command with its help; the first is the program's own.
+const HELP: [(&str, &str); 11] = [
+    ("help", ""),
+    ("help_enroll", "enroll"),
+    ("help_resume", "resume"),
+    ("help_status", "status"),
+    ("help_doctor", "doctor"),
+    ("help_verify", "verify"),
+    ("help_list", "list"),
+    ("help_list_keys", "list keys"),
+    ("help_key", "key"),
+    ("help_key_create", "key create"),
+    ("help_inspect", "inspect"),
+];
+
+pub(super) const NAMES: &[&str] = &[
+    "help",
+    "help_enroll",
+    "help_resume",
+    "help_status",
+    "help_doctor",
+    "help_verify",
+    "help_list",
+    "help_list_keys",
+    "help_key",
+    "help_key_create",
+    "help_inspect",
+    "nothing_typed",
+];
 
 /// In a terminal of 100 columns.
 fn said(words: &str) -> String {
@@ -21,23 +49,10 @@ fn said(words: &str) -> String {
 }
 
 #[test]
-fn help() {
-    compare("help", &said("--help"));
-}
-
-#[test]
-fn help_enroll() {
-    compare("help_enroll", &said("enroll --help"));
-}
-
-#[test]
-fn help_verify() {
-    compare("help_verify", &said("verify --help"));
-}
-
-#[test]
-fn help_inspect() {
-    compare("help_inspect", &said("inspect --help"));
+fn of_each_command() {
+    for (name, command) in HELP {
+        compare(name, &said(format!("{command} --help").trim_start()));
+    }
 }
 
 #[test]
@@ -53,6 +68,11 @@ fn blocks_of_the_readme() -> Vec<String> {
     blocks.filter(|block| block.contains("$ ziti-enroller ")).map(typed).collect()
 }
 
+/// One a line; a backslash goes on.
+fn commands(block: &str) -> Vec<String> {
+    block.replace("\\\n", "").lines().map(str::to_owned).collect()
+}
+
 /// With the module, the token's folder and the PIN of this machine in place of those that it names.
 #[test]
 fn blocks_of_the_readme_work() {
@@ -65,17 +85,31 @@ fn blocks_of_the_readme_work() {
     tool.args(["--keypairgen", "--key-type", "EC:prime256v1", "--label", "gate-7", "--id", "07"]).run().success();
     let blocks = blocks_of_the_readme();
     assert!(blocks.len() >= 4, "README.md shows less than it did: {blocks:?}");
-    for block in blocks {
-        if block.contains("--jwt") {
-            fs::remove_file(machine.path("gate-7.json")).ok();
-            controller.issue("gate-7").write(machine.folder());
+    let identity = machine.path("gate-7.json");
+    let mut exported = String::new();
+    let mut enrolled = Vec::new();
+    for command in blocks.iter().flat_map(|block| commands(block)) {
+        if command.starts_with("export ") {
+            exported = format!("{command}; ");
         }
-        let here = block.replace("/usr/lib/softhsm/libsofthsm2.so", &text(&machine.keys.hsm.module()));
+        // A token for each enrollment, and no identity yet; all others find the last one.
+        if command.contains("--jwt") || command.contains(" resume ") {
+            fs::remove_file(&identity).ok();
+            controller.issue("gate-7").write(machine.folder());
+            if command.contains(" resume ") {
+                let killed = machine.program().args(["--jwt", "gate-7.jwt"]).env("ZITI_ENROLLER_CRASH", "before_post:kill").run();
+                assert_eq!(killed.signal, Some(9), "{killed}");
+            }
+        } else if !identity.exists() && !enrolled.is_empty() {
+            fs::write(&identity, &enrolled).expect("the machine's folder is writable");
+        }
+        let here = format!("{exported}{command}").replace("/usr/lib/softhsm/libsofthsm2.so", &text(&machine.keys.hsm.module()));
         let here = here.replace("/run/secrets/edge.pin", &text(pin_file));
         let programs = Path::new(PROGRAM).parent().expect("a program lies in a folder");
         let path = format!("{}:/usr/bin:/bin", programs.display());
         let shell = Program::new("/bin/sh").args(["-e", "-c", &here]).env("PATH", path).envs(machine.keys.surroundings());
         shell.current_dir(machine.folder()).run().success();
+        enrolled = fs::read(&identity).unwrap_or(enrolled);
     }
     assert!(controller.violations().is_empty(), "{:?}", controller.violations());
 }

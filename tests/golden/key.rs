@@ -78,6 +78,12 @@ scenarios! {
         scene.enroll_with_key("gate-7").run()
     }
 
+    fn key_that_can_leave_allowed(scene) {
+        let tool = scene.keys().tool().args(["--keypairgen", "--key-type", "EC:prime256v1", "--extractable"]);
+        tool.args(["--label", "gate-7", "--id", "07"]).run().success();
+        scene.enroll_with_key("gate-7").arg("--allow-extractable").run()
+    }
+
     /// The token says that the key it has just made can leave it.
     fn new_key_not_as_promised(scene) {
         scene.enroll_in_token().fault("lie:extractable").run()

@@ -26,6 +26,21 @@ scenarios! {
         with_pin(&scene, "000000\n").run()
     }
 
+    /// It is remembered in a folder that systemd names.
+    fn wrong_pin_again(scene) {
+        let state = text(&scene.path("state"));
+        fs::create_dir(&state).expect("the machine's folder is writable");
+        with_pin(&scene, "000000\n").env("STATE_DIRECTORY", &state).fails();
+        scene.enroll_without_pin().args(["--pin-file", "pin"]).env("STATE_DIRECTORY", &state).run()
+    }
+
+    fn wrong_pin_once_more(scene) {
+        let state = text(&scene.path("state"));
+        fs::create_dir(&state).expect("the machine's folder is writable");
+        with_pin(&scene, "000000\n").env("STATE_DIRECTORY", &state).fails();
+        scene.enroll_without_pin().args(["--pin-file", "pin", "--retry-pin"]).env("STATE_DIRECTORY", &state).run()
+    }
+
     fn wrong_pin_at_the_terminal(scene) {
         scene.enroll_without_pin().at_terminal("PIN of token", "000000")
     }

@@ -50,6 +50,15 @@ scenarios! {
         enroll.args(scene.keys().pin()).run()
     }
 
+    fn enrolled_with_the_pin_in_the_identity(scene) {
+        scene.enroll_in_token().arg("--embed-pin").run()
+    }
+
+    fn enrolled_with_the_pin_for_the_tunneler(scene) {
+        let folder = text(&fs::canonicalize(scene.path("")).expect("it is there"));
+        scene.enroll_in_token().args(["--embed-pin", "--rm"]).env("ZITI_IDENTITY_DIR", folder).run()
+    }
+
     fn enrolled_step_by_step(scene) {
         scene.enroll().arg("-v").run()
     }
