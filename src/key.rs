@@ -453,3 +453,22 @@ impl KeyProvider for Absent {
         Err(self.error())
     }
 }
+
+#[cfg(all(test, not(all(feature = "pkcs11", feature = "tpm"))))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_provider_that_is_not_built_in_says_how_to_get_it() {
+        let providers = Providers::compiled_in();
+        let missing = [("pkcs11", cfg!(feature = "pkcs11")), ("tpm", cfg!(feature = "tpm"))];
+        for (name, _) in missing.into_iter().filter(|(_, built_in)| !built_in) {
+            let provider = providers.named(name).expect("one that is not built in answers too");
+            let error = provider.prepare(&KeyUri::new(provider.scheme())).unwrap_err();
+            let fault = error.fault().expect("it is a fault");
+            assert_eq!(fault.code, "provider_absent");
+            let command = fault.hint.as_ref().and_then(|h| h.run.as_deref()).unwrap_or_default();
+            assert!(command.ends_with(&format!("--features {name}")), "{command}");
+        }
+    }
+}
