@@ -1,5 +1,7 @@
 //! Provider `tpm` over swtpm: the library in this process, and the program as a child.
 
+#![expect(clippy::unwrap_used, reason = "a fixture that fails is a failed test")]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
