@@ -5,15 +5,22 @@
 use std::fs;
 
 use serde_json::json;
-use ziti_enroller_support::{Controller, KeyType, Options, Program, figures};
+use ziti_enroller_support::{Controller, KeyType, Options, Program, Tls, figures};
 
-use crate::machine::{Failed, Fixture, InFiles, InToken, Machine, report, text};
+#[cfg(feature = "tpm")]
+use crate::machine::tpm::{InTpmFile, InTpmHandle};
+use crate::machine::{ALGORITHMS, Failed, Fixture, InFiles, InToken, InTpm2Pkcs11, Machine, report, text};
 
 /// Each story as a test of each provider.
 macro_rules! everywhere {
     ($($story:ident),* $(,)?) => {
         everywhere!(@of file InFiles $($story)*);
         everywhere!(@of pkcs11 InToken $($story)*);
+        everywhere!(@of tpm2_pkcs11 InTpm2Pkcs11 refuses_a_type_that_it_cannot_make does_not_log_in_over_tls_1_3_with_rsa $($story)*);
+        #[cfg(feature = "tpm")]
+        everywhere!(@of tpm_file InTpmFile refuses_a_type_that_it_cannot_make $($story)*);
+        #[cfg(feature = "tpm")]
+        everywhere!(@of tpm_handle InTpmHandle refuses_a_type_that_it_cannot_make $($story)*);
     };
     (@of $provider:ident $fixture:ident $($story:ident)*) => {
         mod $provider {
@@ -36,12 +43,18 @@ everywhere!(
     says_that_no_key_is_there,
     refuses_a_reference_of_another_provider,
     signs_from_many_threads,
+    enrolls_and_logs_in_over_both_versions_of_tls,
 );
 
+/// That this type of key can log in to.
+fn controller_for<F: Fixture>(algorithm: &str) -> Controller {
+    let tls = if algorithm.starts_with("rsa") && !F::HAS_PSS { Tls::Only12 } else { Tls::default() };
+    Controller::start(Options { tls, ..Options::default() })
+}
+
 fn makes_a_key_of_every_type<F: Fixture>() {
-    let controller = Controller::start(Options::default());
-    for algorithm in ["p256", "p384", "rsa2048", "rsa3072", "rsa4096"] {
-        let machine = Machine::<F>::new();
+    for algorithm in F::MAKES {
+        let (controller, machine) = (controller_for::<F>(algorithm), Machine::<F>::new());
         let token = controller.issue("gate-7");
         let said = report(&machine.enroll(&token).args(["--key-alg", algorithm]).run());
         assert_eq!((&said["key"]["algorithm"], &said["key"]["provider"]), (&json!(algorithm), &json!(F::PROVIDER)));
@@ -50,8 +63,8 @@ fn makes_a_key_of_every_type<F: Fixture>() {
             (&verified["key"]["algorithm"], &verified["key"]["spki_sha256"]),
             (&json!(algorithm), &said["key"]["spki_sha256"])
         );
+        assert!(controller.violations().is_empty(), "{:?}", controller.violations());
     }
-    assert!(controller.violations().is_empty(), "{:?}", controller.violations());
 }
 
 fn uses_the_key_that_a_reference_names<F: Fixture>() {
@@ -76,19 +89,20 @@ fn uses_the_key_that_a_reference_names<F: Fixture>() {
 }
 
 fn uses_a_key_of_every_type_that_is_there<F: Fixture>() {
-    let controller = Controller::start(Options::default());
     let machine = Machine::<F>::new();
-    for (name, kind) in [("ec256", KeyType::P256), ("ec384", KeyType::P384), ("rsa", KeyType::Rsa2048)] {
-        machine.keys.make(name, kind);
-        let token = controller.issue(name);
-        let said = report(&machine.enroll_with(&token).args(["--key", &machine.keys.reference(name)]).run());
+    for kind in [KeyType::P256, KeyType::P384, KeyType::Rsa2048] {
+        let name = kind.to_string();
+        let controller = controller_for::<F>(&name);
+        machine.keys.make(&name, kind);
+        let token = controller.issue(&name);
+        let said = report(&machine.enroll_with(&token).args(["--key", &machine.keys.reference(&name)]).run());
         assert_eq!(said["key"]["algorithm"], json!(kind.to_string()));
         report(&machine.verify(&token).run());
     }
 }
 
 fn makes_the_key_that_a_reference_names<F: Fixture>() {
-    let controller = Controller::start(Options::default());
+    let controller = controller_for::<F>("rsa2048");
     let machine = Machine::<F>::new();
     let mine = machine.keys.reference("mine");
     let token = controller.issue("gate-7");
@@ -118,7 +132,7 @@ fn says_that_no_key_is_there<F: Fixture>() {
     let machine = Machine::<F>::new();
     let token = controller.issue("gate-7");
     let outcome = machine.enroll_with(&token).args(["--key", &machine.keys.reference("mine")]).run();
-    Failed::with(outcome, 24, "key_not_found").says("mine").spent("no");
+    Failed::with(outcome, 24, "key_not_found").says(&machine.keys.called("mine")).spent("no");
     assert_eq!((machine.keys.private_keys(), controller.enroll_posts()), (0, 0));
 }
 
@@ -132,13 +146,13 @@ fn refuses_a_reference_of_another_provider<F: Fixture>() {
     assert_eq!(controller.counts().connections, 0);
 }
 
-/// 1,600 signatures by 8 threads, in a process of their own, for each kind of key.
+/// Signatures by 8 threads, in a process of their own, for each kind of key; 1,600 but in a TPM.
 fn signs_from_many_threads<F: Fixture>() {
     let running = std::env::current_exe().expect("the running test knows its own path");
     let built = running.parent().and_then(|deps| deps.parent()).expect("target/<profile>/deps/<test>");
     let program = built.join("examples/sign_many");
     assert!(program.is_file(), "{} is missing: cargo build --example sign_many", program.display());
-    let machine = Machine::<F>::new();
+    let (machine, asked) = (Machine::<F>::new(), 8 * F::SIGNATURES);
     for (name, kind) in [("ec256", KeyType::P256), ("rsa", KeyType::Rsa2048)] {
         machine.keys.make(name, kind);
         let signs = Program::new(&program).envs(machine.keys.surroundings());
@@ -146,11 +160,48 @@ fn signs_from_many_threads<F: Fixture>() {
             [_, file] => signs.env("ZITI_ENROLLER_PIN_FILE", file),
             _ => signs,
         };
-        let outcome = signs.args([&machine.keys.reference(name), "8", "200"]).run();
+        let outcome = signs.args([&machine.keys.reference(name), "8", &F::SIGNATURES.to_string()]).run();
         let verified = outcome.stdout.split(' ').next().and_then(|count| count.parse().ok()).unwrap_or(0);
-        figures::record(&format!("signatures of 8 threads that verify, {} {kind}", F::PROVIDER), 1600, verified, "");
-        assert_eq!(outcome.success().stdout, "1600 of 1600 signatures verify\n");
+        figures::record(&format!("signatures of 8 threads that verify, {} {kind}", F::NAME), asked, verified, "");
+        assert_eq!(outcome.success().stdout, format!("{asked} of {asked} signatures verify\n"));
     }
+}
+
+fn enrolls_and_logs_in_over_both_versions_of_tls<F: Fixture>() {
+    for (tls, version) in [(Tls::Only12, "TLSv1_2"), (Tls::Only13, "TLSv1_3")] {
+        let controller = Controller::start(Options { tls, ..Options::default() });
+        let machine = Machine::<F>::new();
+        let token = controller.issue("gate-7");
+        report(&machine.enroll(&token).args(["--key-alg", "p256"]).run());
+        let identity = machine.identity(&token);
+        assert_eq!(machine.keys.public_key_of(identity.key()), identity.public_key());
+        report(&machine.verify(&token).run());
+        let log = controller.log();
+        assert!(log.handshakes.iter().all(|handshake| handshake.version == version), "{:?}", log.handshakes);
+        assert!(log.handshakes.len() >= 2 && log.violations.is_empty(), "{log:?}");
+    }
+}
+
+/// TLS 1.3 knows no other signature of RSA than PSS, which libtpm2_pkcs11 has not. Over TLS 1.2 such keys log in.
+fn does_not_log_in_over_tls_1_3_with_rsa<F: Fixture>() {
+    let controller = Controller::start(Options { tls: Tls::Only13, ..Options::default() });
+    let machine = Machine::<F>::new();
+    let token = controller.issue("gate-7");
+    report(&machine.enroll(&token).args(["--key-alg", "rsa2048"]).run());
+    Failed::with(machine.verify(&token).run(), 60, "login_refused").spent("yes");
+    assert!(!F::HAS_PSS && controller.log().handshakes.iter().all(|handshake| handshake.version == "TLSv1_3"));
+}
+
+fn refuses_a_type_that_it_cannot_make<F: Fixture>() {
+    let controller = Controller::start(Options::default());
+    let machine = Machine::<F>::new();
+    let lacking: Vec<_> = ALGORITHMS.into_iter().filter(|algorithm| !F::MAKES.contains(algorithm)).collect();
+    assert!(!lacking.is_empty(), "it makes every type");
+    for algorithm in lacking {
+        let outcome = machine.enroll(&controller.issue(algorithm)).args(["--key-alg", algorithm]).run();
+        Failed::with(outcome, 20, "key_type_unsupported").says(algorithm).spent("no");
+    }
+    assert_eq!((machine.keys.private_keys(), controller.enroll_posts()), (0, 0));
 }
 
 #[test]

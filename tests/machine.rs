@@ -11,15 +11,29 @@ use serde_json::Value;
 use tempfile::TempDir;
 use x509_cert::Certificate;
 use x509_cert::der::Encode;
-use ziti_enroller_support::{Key, KeyType, Outcome, Program, SoftHsm, Token, require};
+use ziti_enroller_support::{Key, KeyType, Outcome, Program, SoftHsm, Token, Tokens, Tpm2Pkcs11, require};
+
+#[cfg(feature = "tpm")]
+pub mod tpm;
 
 /// The program under test.
 pub const PROGRAM: &str = env!("CARGO_BIN_EXE_ziti-enroller");
+
+/// Every type of key that `--key-alg` names.
+pub const ALGORITHMS: [&str; 5] = ["p256", "p384", "rsa2048", "rsa3072", "rsa4096"];
 
 /// A place where keys live, looked into with other tools than ours.
 pub trait Fixture {
     /// After `--provider`.
     const PROVIDER: &'static str;
+    /// In a figure; several places share a provider.
+    const NAME: &'static str = Self::PROVIDER;
+    /// The types of key that we make here, as `--key-alg` names them.
+    const MAKES: &'static [&'static str] = &ALGORITHMS;
+    /// Whether RSA keys here sign with PSS; those that do not log in over TLS 1.2 only.
+    const HAS_PSS: bool = true;
+    /// How many signatures each of 8 threads makes; a TPM takes its time.
+    const SIGNATURES: usize = 200;
 
     /// An empty one; `folder` is the machine's.
     fn new(folder: &Path) -> Self;
@@ -31,13 +45,17 @@ pub trait Fixture {
     fn pin(&self) -> Vec<String>;
     /// The reference of the key called `name`.
     fn reference(&self, name: &str) -> String;
+    /// What a message calls the key called `name`.
+    fn called(&self, name: &str) -> String {
+        name.to_owned()
+    }
     /// Makes the key called `name`.
     fn make(&self, name: &str, kind: KeyType);
     /// The public halves of the keys here, SubjectPublicKeyInfo, DER. What is in an identity is not here.
     fn public_keys(&self) -> Vec<Vec<u8>>;
     /// How many private keys are here.
     fn private_keys(&self) -> usize;
-    /// The most tries of a PIN that one run here has made.
+    /// The most tries of a PIN that one run here has made; in a TPM, which nobody logs in to, those that it counts.
     fn most_logins(&self) -> usize;
     /// The public half of the key that `id.key` of an identity names or holds, SubjectPublicKeyInfo, DER.
     fn public_key_of(&self, id_key: &str) -> Vec<u8>;
@@ -112,10 +130,50 @@ fn public_half(private: &Path) -> Vec<u8> {
     fs::read(file.path()).expect("openssl has written it")
 }
 
-/// Keys in a SoftHSM token of the machine's own, on a RAM disk: its files are written 60 times for a new key.
+/// Keys in a PKCS#11 token of the machine's own.
 #[derive(Debug)]
-pub struct InToken {
-    pub hsm: SoftHsm,
+pub struct InTokenOf<T> {
+    pub hsm: T,
+}
+
+/// In a SoftHSM token, on a RAM disk: its files are written 60 times for a new key.
+pub type InToken = InTokenOf<SoftHsm>;
+/// In a token that libtpm2_pkcs11 keeps in a TPM, which is how the SDKs of today reach one.
+pub type InTpm2Pkcs11 = InTokenOf<Tpm2Pkcs11>;
+
+/// A make of tokens whose fixture is at hand.
+pub trait Make: Tokens {
+    /// See [`Fixture::NAME`].
+    const NAME: &'static str;
+    /// See [`Fixture::MAKES`].
+    const MAKES: &'static [&'static str] = &ALGORITHMS;
+    /// See [`Fixture::HAS_PSS`].
+    const HAS_PSS: bool = true;
+    /// See [`Fixture::SIGNATURES`].
+    const SIGNATURES: usize = 200;
+
+    /// An empty token.
+    fn fresh() -> Self;
+}
+
+impl Make for SoftHsm {
+    const NAME: &'static str = "pkcs11";
+
+    fn fresh() -> Self {
+        Self::on_tmpfs()
+    }
+}
+
+impl Make for Tpm2Pkcs11 {
+    const NAME: &'static str = "tpm2-pkcs11";
+    /// swtpm has no RSA-4096.
+    const MAKES: &'static [&'static str] = &["p256", "p384", "rsa2048", "rsa3072"];
+    const HAS_PSS: bool = false;
+    const SIGNATURES: usize = 20;
+
+    fn fresh() -> Self {
+        Self::new()
+    }
 }
 
 /// An object that pkcs11-tool lists.
@@ -130,7 +188,7 @@ pub struct TokenObject {
     pub access: String,
 }
 
-impl InToken {
+impl<T: Tokens> InTokenOf<T> {
     /// pkcs11-tool, logged in to the first token; without p11fault, so that only our own calls are counted.
     pub fn tool(&self) -> Program {
         let tool =
@@ -205,11 +263,15 @@ impl InToken {
     }
 }
 
-impl Fixture for InToken {
+impl<T: Make> Fixture for InTokenOf<T> {
     const PROVIDER: &'static str = "pkcs11";
+    const NAME: &'static str = T::NAME;
+    const MAKES: &'static [&'static str] = T::MAKES;
+    const HAS_PSS: bool = T::HAS_PSS;
+    const SIGNATURES: usize = T::SIGNATURES;
 
     fn new(_: &Path) -> Self {
-        Self { hsm: SoftHsm::on_tmpfs() }
+        Self { hsm: T::fresh() }
     }
 
     fn surroundings(&self) -> Vec<(String, String)> {
