@@ -82,6 +82,11 @@ impl KeyProvider for TpmProvider {
         SCHEME
     }
 
+    fn silence(&self) -> &'static [(&'static str, &'static str)] {
+        // libtss2 writes each response code to standard error; ours has them in its messages.
+        &[("TSS2_LOG", "all+NONE")]
+    }
+
     fn options(&self) -> &'static [ProviderOption] {
         &OPTIONS
     }

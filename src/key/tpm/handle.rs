@@ -67,7 +67,7 @@ pub(super) fn at(
         Some((_, there)) if there == file.blob.public => Ok(key.moved_to(number)),
         _ => {
             let fault =
-                Fault::new("key_not_as_promised", format!("the {} does not show the new key at {}", visit.device(), hex(number)));
+                Fault::new("key_not_as_promised", format!("{} does not show the new key at {}", visit.device(), hex(number)));
             Err(KeyError::NotAsPromised(fault).into())
         }
     }
