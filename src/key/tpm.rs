@@ -297,7 +297,7 @@ fn must_be_able(visit: &mut Visit<'_>, algorithm: KeyAlgorithm) -> Result<(), Fa
             able.push(other.name());
         }
     }
-    let fault = Fault::new("key_type_unsupported", format!("the {} cannot make a key of type {algorithm}", visit.device()));
+    let fault = Fault::new("key_type_unsupported", format!("{} cannot make a key of type {algorithm}", visit.device()));
     Err(KeyError::Unavailable(fault.hint(Hint::say(format!("it can make {}: give one with --key-alg", able.join(", "))))).into())
 }
 

@@ -69,7 +69,7 @@ scenarios! {
 
     fn tpm_not_allowed(scene) {
         let device = scene.file("tpm0", "");
-        fs::set_permissions(&device, fs::Permissions::from_mode(0)).expect("the file is ours");
+        fs::set_permissions(&device, fs::Permissions::from_mode(0o0)).expect("the file is ours");
         let (gid, name) = (group("-g"), group("-gn"));
         let enroll = enroll(&scene, &format!("device:{}", text(&device)), None).when("tpm0 is a file of mode 0");
         let enroll = enroll.naming(format!("group {gid} ({name})"), "group [GID] ([GROUP])");

@@ -89,7 +89,7 @@ pub(super) fn remove(visit: &mut Visit<'_>, number: u32, this: Option<&Blob>, ac
 
 /// There is no such key, or it is not the one.
 pub(super) fn nothing_of_ours(device: &str, number: u32) -> KeyError {
-    KeyError::Selection(Fault::new("key_not_found", format!("the {device} has no such key at {}", hex(number))))
+    KeyError::Selection(Fault::new("key_not_found", format!("{device} has no such key at {}", hex(number))))
 }
 
 /// The key that waits in the work folder, if a whole one is there.
