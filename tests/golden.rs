@@ -23,6 +23,7 @@ mod refusal;
 mod resumed;
 mod success;
 mod token;
+mod tpm;
 mod trust;
 mod usage;
 
@@ -56,6 +57,7 @@ const ALL: &[&[&str]] = &[
     module::NAMES,
     pin::NAMES,
     key::NAMES,
+    tpm::NAMES,
     patience::NAMES,
     refusal::NAMES,
     issued::NAMES,

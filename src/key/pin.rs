@@ -344,7 +344,7 @@ fn refused(place: &str, origin: &PinOrigin, native: &str) -> KeyError {
     KeyError::Pin(
         Fault::new("pin_incorrect", format!("{place} refused the PIN from {origin}"))
             .native(native)
-            .hint(Hint::say("the next wrong PIN may lock the token: look at its PIN state before you try again")),
+            .hint(Hint::say("the next wrong PIN may lock it: look at the state of its PIN before you try again")),
     )
 }
 

@@ -82,6 +82,11 @@ impl KeyProvider for TpmProvider {
         SCHEME
     }
 
+    fn silence(&self) -> &'static [(&'static str, &'static str)] {
+        // libtss2 writes each response code to standard error; ours has them in its messages.
+        &[("TSS2_LOG", "all+NONE")]
+    }
+
     fn options(&self) -> &'static [ProviderOption] {
         &OPTIONS
     }
@@ -292,7 +297,7 @@ fn must_be_able(visit: &mut Visit<'_>, algorithm: KeyAlgorithm) -> Result<(), Fa
             able.push(other.name());
         }
     }
-    let fault = Fault::new("key_type_unsupported", format!("the {} cannot make a key of type {algorithm}", visit.device()));
+    let fault = Fault::new("key_type_unsupported", format!("{} cannot make a key of type {algorithm}", visit.device()));
     Err(KeyError::Unavailable(fault.hint(Hint::say(format!("it can make {}: give one with --key-alg", able.join(", "))))).into())
 }
 

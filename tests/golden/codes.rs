@@ -53,21 +53,34 @@ const TABLE: &[(i64, &[&str], Token)] = &[
         ],
         Token::Kept,
     ),
-    (20, &["module_missing", "module_not_pkcs11", "module_refused", "provider_absent", "key_type_unsupported"], Token::Kept),
+    (
+        20,
+        &[
+            "module_missing",
+            "module_not_pkcs11",
+            "module_refused",
+            "provider_absent",
+            "key_type_unsupported",
+            "tpm_missing",
+            "tpm_permission",
+            "tcti_unknown",
+        ],
+        Token::Kept,
+    ),
     // Before `verify` and after a crash it may have been sent long ago.
     (
         21,
         &["pin_incorrect", "pin_empty", "pin_unreadable", "pin_file_unsafe", "pin_missing", "pin_refused_before"],
         Token::AsSaid,
     ),
-    (22, &["pin_locked", "pin_final_try", "pin_expired"], Token::Kept),
+    (22, &["pin_locked", "pin_final_try", "pin_expired", "tpm_lockout"], Token::Kept),
     (23, &["key_not_as_promised", "signature_wrong"], Token::Kept),
     (
         24,
         &["token_not_found", "token_ambiguous", "key_not_found", "key_exists", "key_ambiguous", "key_half", "key_type_differs"],
         Token::AsSaid,
     ),
-    (25, &["device_error", "device_timeout", "device_gone"], Token::AsSaid),
+    (25, &["device_error", "device_timeout", "device_gone", "tpm_out_of_memory"], Token::AsSaid),
     // A cluster without a leader has heard the request and keeps the token.
     (30, &["unreachable", "timeout"], Token::Refused),
     (31, &["refused_*"], Token::Refused),
@@ -145,11 +158,9 @@ fn codes_of_the_source() -> BTreeSet<String> {
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(&folder).expect("src can be listed") {
             let path = entry.expect("src can be listed").path();
-            // Its codes need a TPM, and have a table of their own.
-            let of_the_tpm = path.ends_with("src/key/tpm") || path.ends_with("src/key/tpm.rs");
-            if path.is_dir() && !of_the_tpm {
+            if path.is_dir() {
                 folders.push(path);
-            } else if path.extension().is_some_and(|e| e == "rs") && !of_the_tpm {
+            } else if path.extension().is_some_and(|e| e == "rs") {
                 let text = fs::read_to_string(&path).expect("a source file can be read");
                 let code = text.split("#[cfg(test)]").next().unwrap_or_default();
                 let faults = code.split("Fault::new(").skip(1).filter_map(|rest| rest.trim_start().strip_prefix('"'));

@@ -6,7 +6,7 @@ pub fn redact(text: &str, known: &[(String, &str)]) -> String {
     // The longest first: a path before the folder that it begins with.
     known.sort_by_key(|(value, _)| std::cmp::Reverse(value.len()));
     let text = known.iter().fold(text.to_owned(), |text, (value, name)| text.replace(value.as_str(), name));
-    let text = behind(&text, &["localhost:", "127.0.0.1:"], "[PORT]", |c| c.is_ascii_digit(), 1);
+    let text = behind(&text, &["localhost:", "127.0.0.1:", "127.0.0.1,port="], "[PORT]", |c| c.is_ascii_digit(), 1);
     let text = behind(&text, &["spiffe://"], "[SPIFFE ID]", |c| c.is_ascii_alphanumeric() || "/.-_~[]".contains(c), 1);
     // An id of a reference, whether in hexadecimal or percent-encoded.
     let text = behind(&text, &["id="], "[KEY ID]", |c| c.is_ascii_alphanumeric() || "%._~-".contains(c), 16);
@@ -20,7 +20,7 @@ pub fn redact(text: &str, known: &[(String, &str)]) -> String {
     runs(&text, |c| c.is_ascii_digit() || "-:TZ".contains(c), time)
 }
 
-/// Replaces the longest run of `fits` behind each of `starts`, where it has at least so many characters.
+/// Replaces the longest run of `fits` behind each of `starts`, where it has at least so many characters and is a whole word.
 fn behind(text: &str, starts: &[&str], name: &str, fits: impl Fn(char) -> bool, at_least: usize) -> String {
     let mut done = text.to_owned();
     for start in starts {
@@ -29,7 +29,8 @@ fn behind(text: &str, starts: &[&str], name: &str, fits: impl Fn(char) -> bool, 
         for part in parts {
             next.push_str(start);
             let end = part.find(|c| !fits(c)).unwrap_or(part.len());
-            next.push_str(if end >= at_least { name } else { &part[..end] });
+            let is_all = !part[end..].starts_with(char::is_alphanumeric);
+            next.push_str(if end >= at_least && is_all { name } else { &part[..end] });
             next.push_str(&part[end..]);
         }
         done = next;
@@ -62,6 +63,8 @@ fn hides_what_differs_and_nothing_else() {
     for (text, seen) in [
         ("cannot read /tmp/a/b in /tmp/a/c", "cannot read [MODULE] in [DIR]/c"),
         ("https://localhost:4711/x, 127.0.0.1:1", "https://localhost:[PORT]/x, 127.0.0.1:[PORT]"),
+        ("handle 12, handle 0x81020000", "handle [HANDLE], handle 0x81020000"),
+        ("swtpm:host=127.0.0.1,port=4711", "swtpm:host=127.0.0.1,port=[PORT]"),
         ("until 2027-01-02T03:04:05Z, not 2027", "until [TIME], not 2027"),
         ("id=%01%02;id=00112233445566778899aabbccddeeff?x", "id=%01%02;id=[KEY ID]?x"),
         ("SHA-1 00112233445566778899aabbccddeeff00112233, face", "SHA-1 [HEX], face"),

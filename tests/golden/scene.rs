@@ -134,6 +134,8 @@ impl Scene {
         let mut known = vec![
             (PROGRAM.to_owned(), "ziti-enroller"),
             (text(self.machine.folder()), "[DIR]"),
+            // As references write it.
+            (text(self.machine.folder()).replace('/', "%2F"), "[DIR]"),
             (self.token.sub().to_owned(), "[ID]"),
             (self.token.compact().to_owned(), "[TOKEN]"),
             (env!("CARGO_PKG_VERSION").to_owned(), "[VERSION]"),

@@ -67,7 +67,7 @@ impl Device {
 
 impl std::fmt::Display for Device {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "TPM at {}", self.tcti)
+        write!(f, "the TPM at {}", self.tcti)
     }
 }
 

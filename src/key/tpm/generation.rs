@@ -92,7 +92,7 @@ pub(super) fn rehearse(
     algorithm: KeyAlgorithm,
     access: &Access<'_>,
 ) -> Result<(), Failure> {
-    let name = format!("a key for trial in the {}", visit.device());
+    let name = format!("a key for trial in {}", visit.device());
     let (file, object) = make(visit, reference, &name, algorithm, None, access)?;
     let public = file.blob.public.public_key(&name)?;
     let (signature, message) = (algorithm.csr_signature(), b"rehearsal");

@@ -67,7 +67,7 @@ pub(super) fn at(
         Some((_, there)) if there == file.blob.public => Ok(key.moved_to(number)),
         _ => {
             let fault =
-                Fault::new("key_not_as_promised", format!("the {} does not show the new key at {}", visit.device(), hex(number)));
+                Fault::new("key_not_as_promised", format!("{} does not show the new key at {}", visit.device(), hex(number)));
             Err(KeyError::NotAsPromised(fault).into())
         }
     }
@@ -89,7 +89,7 @@ pub(super) fn remove(visit: &mut Visit<'_>, number: u32, this: Option<&Blob>, ac
 
 /// There is no such key, or it is not the one.
 pub(super) fn nothing_of_ours(device: &str, number: u32) -> KeyError {
-    KeyError::Selection(Fault::new("key_not_found", format!("the {device} has no such key at {}", hex(number))))
+    KeyError::Selection(Fault::new("key_not_found", format!("{device} has no such key at {}", hex(number))))
 }
 
 /// The key that waits in the work folder, if a whole one is there.

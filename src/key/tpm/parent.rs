@@ -58,7 +58,7 @@ impl Parent {
             return as_owner(visit, access, |visit, auth| visit.storage_root(auth));
         };
         let Some((parent, area)) = visit.persistent(handle)? else {
-            let fault = Fault::new("key_not_found", format!("the parent key {} is not in the {}", hex(handle), visit.device()));
+            let fault = Fault::new("key_not_found", format!("the parent key {} is not in {}", hex(handle), visit.device()));
             return Err(KeyError::Selection(fault.hint(Hint::say(OTHER_TPM))).into());
         };
         if !area.is_storage_key() {
@@ -87,7 +87,7 @@ pub(super) fn as_owner<T>(
         Err(failure) if failure.is_refused_auth() => failure,
         done => return done,
     };
-    let place = format!("owner hierarchy of the {}", visit.device());
+    let place = format!("owner hierarchy of {}", visit.device());
     let Some(access) = access.filter(|_| known.is_none()) else {
         let fault = Fault::new("pin_missing", format!("the {place} has an auth value, and it is not known here"));
         return Err(KeyError::Pin(fault.native(refused.native())).into());

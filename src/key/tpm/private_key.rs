@@ -69,7 +69,7 @@ impl Found {
                 match loaded {
                     Ok(key) => Ok((key, blob.public.clone())),
                     Err(foreign) if foreign.is_foreign_blob() => {
-                        let fault = Fault::new("key_not_found", format!("the {} cannot load {}", visit.device(), self.home));
+                        let fault = Fault::new("key_not_found", format!("{} cannot load {}", visit.device(), self.home));
                         Err(KeyError::Selection(fault.native(foreign.native()).hint(Hint::say(OTHER_TPM))).into())
                     }
                     Err(failure) => Err(failure),
@@ -295,7 +295,7 @@ fn missing(visit: &mut Visit<'_>, handle: u32) -> Result<KeyError, Failure> {
         [] => "it holds no persistent key".to_owned(),
         taken => format!("it holds {}", taken.iter().map(|h| hex(*h)).collect::<Vec<_>>().join(", ")),
     };
-    let fault = Fault::new("key_not_found", format!("the {} has no key at {}", visit.device(), hex(handle)));
+    let fault = Fault::new("key_not_found", format!("{} has no key at {}", visit.device(), hex(handle)));
     Ok(KeyError::Selection(fault.hint(Hint::say(format!("{shown}; clearing a TPM removes them all")))))
 }
 
