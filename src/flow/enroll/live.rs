@@ -164,6 +164,9 @@ impl<'a> Live<'a> {
         if !created && fact.facts.never_extractable == facts::Answer::No && fact.facts.place.is_some() {
             note(self.world, "the key was not always in its device: it may have a copy elsewhere");
         }
+        if fact.facts.pss == facts::Answer::No {
+            note(self.world, "the device pads no RSA-PSS: this key logs in over TLS 1.2 only");
+        }
         self.key = Some(key);
         within(self.world, "key_ready", Spent::No)?;
         Ok(Next::Learnt(Record::Key(fact)))
