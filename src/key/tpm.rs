@@ -147,7 +147,9 @@ impl KeyProvider for TpmProvider {
     }
 
     fn readers(&self, reference: &KeyReference, _: Option<&KeyFacts>) -> Option<Readers> {
-        let cannot = |name| Reader::unless(name, &[(true, "it reads no tpm2: references")]);
+        let cannot = |name| {
+            Reader::unless(name, &[(true, "it reads no tpm2: references, use provider pkcs11 with libtpm2_pkcs11 for it")])
+        };
         is_ours(reference).then(|| Readers { list: ["Go SDK", "C SDK", "JVM SDK"].map(cannot).into(), variables: Vec::new() })
     }
 
