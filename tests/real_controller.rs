@@ -20,7 +20,7 @@ use ziti_enroller_support::{Outcome, Program, Running};
 #[expect(dead_code, reason = "the other target uses all of it")]
 mod machine;
 
-use machine::{Failed, Fixture, IdentityFile, InFiles, InToken, Machine, ending, report};
+use machine::{Failed, Fixture, IdentityFile, InFiles, InToken, Machine, PROGRAM, ending, report};
 
 /// How long a controller may take to its first login, and to its end.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -178,17 +178,27 @@ fn lost_answer_is_recovered_by_the_command_that_the_hint_says() {
     let hint = hint["error"]["hint"].as_str().unwrap_or_default().to_owned();
     Failed::with(lost, 33, "answer_lost").spent("yes");
 
-    let command = &hint[hint.find("ziti edge").unwrap_or_else(|| panic!("no command in `{hint}`"))..];
     ziti_enroller_support::require("jq", "jq");
-    let path = format!("{}:{}", controller.home.path().join("bin").display(), std::env::var("PATH").expect("a PATH"));
-    let shell = controller.in_its_home(Program::new("/bin/sh").args(["-c", command])).env("PATH", path);
-    shell.run().success();
-
-    let key = machine.keys.public_keys();
-    let identity_id = command.split("identity=\"").nth(1).and_then(|rest| rest.split('"').next()).expect("the identity's id");
-    let again = controller.open_token(identity_id, machine.folder());
+    let command = &hint[hint.rfind("ziti edge list").unwrap_or_else(|| panic!("no command in `{hint}`"))..];
+    let programs = Path::new(PROGRAM).parent().expect("a program lies in a folder");
+    let path = [&controller.home.path().join("bin"), programs].map(|p| p.display().to_string()).join(":");
+    let path = format!("{path}:{}", std::env::var("PATH").expect("a PATH"));
+    let shell = |line: &str| {
+        let shell = controller.in_its_home(Program::new("/bin/sh").args(["-e", "-c", line])).env("PATH", &path);
+        shell.current_dir(machine.folder()).run().success();
+    };
+    shell(command);
     let out = token.with_extension("json");
-    let said = report(&enroll(&machine, &again, &["--out", &machine::text(&out)]).run());
+    let key = machine.keys.public_keys();
+    assert_eq!(IdentityFile::read(&out).public_key(), key[0]);
+    report(&verify(&machine, &out));
+
+    // The other way that the hint names: a new enrollment, which finds the same key.
+    let identity_id = command.split("identity=\"").nth(1).and_then(|rest| rest.split('"').next()).expect("the identity's id");
+    let listed = format!("ziti edge list authenticators 'identity=\"{identity_id}\" and method=\"cert\"' -j");
+    shell(&format!("ziti edge update authenticator cert \"$({listed} | jq -r '.data[0].id')\" --re-enroll"));
+    let again = controller.open_token(identity_id, machine.folder());
+    let said = report(&enroll(&machine, &again, &["--force", "--out", &machine::text(&out)]).run());
     assert_eq!(IdentityFile::read(&out).public_key(), key[0]);
     assert_eq!((said["identity"]["id"].as_str(), machine.keys.private_keys()), (Some(identity_id), 1));
     report(&verify(&machine, &out));
