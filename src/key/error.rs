@@ -7,6 +7,7 @@
 use std::error::Error as StdError;
 use std::fmt;
 
+use super::{KeyAlgorithm, KeyUri};
 use crate::files::FileError;
 use crate::text::Hint;
 
@@ -44,6 +45,20 @@ pub enum KeyError {
 }
 
 impl KeyError {
+    /// The key that was found is of another type than was asked for.
+    pub fn type_differs(uri: &KeyUri, found: KeyAlgorithm, asked: KeyAlgorithm) -> Self {
+        Self::Selection(
+            Fault::new("key_type_differs", format!("{uri} is {found}, and {asked} was asked for"))
+                .hint(Hint::say(format!("give --key-alg {found}, or another name with --key"))),
+        )
+    }
+
+    /// The key that an identity names does not fit its certificate.
+    pub fn not_its_key(uri: &KeyUri) -> Self {
+        let message = format!("{uri} is not the key of this identity: it does not fit its certificate");
+        Self::Selection(Fault::new("key_not_found", message))
+    }
+
     /// Whether a device that is not there yet may come: plugged in, started, or its service up.
     pub fn may_heal(&self) -> bool {
         self.fault().is_some_and(|f| ["token_not_found", "device_gone", "tpm_missing"].contains(&f.code))

@@ -107,7 +107,7 @@ impl KeyProvider for FileProvider {
             }
             let found = self.open(&uri, access)?.public_key().algorithm();
             if found != wish.algorithm {
-                return Err(type_differs(&uri, found, wish.algorithm));
+                return Err(KeyError::type_differs(&uri, found, wish.algorithm));
             }
         }
         Ok(KeyPlan { uri, there_already, outlives_us: wish.within.file_path().is_some() })
@@ -121,7 +121,7 @@ impl KeyProvider for FileProvider {
             match self.open(&plan.uri, access) {
                 Ok(key) if key.public_key().algorithm() == wish.algorithm => return reopen(&path, plan.uri.clone(), inline),
                 _ if inline => wish.work.remove(WAITING)?,
-                Ok(key) => return Err(type_differs(&plan.uri, key.public_key().algorithm(), wish.algorithm)),
+                Ok(key) => return Err(KeyError::type_differs(&plan.uri, key.public_key().algorithm(), wish.algorithm)),
                 Err(error) => return Err(error),
             }
         }
@@ -166,13 +166,6 @@ fn path_of(uri: &KeyUri) -> Result<&Path, KeyError> {
 
 fn not_a_file(uri: &KeyUri) -> KeyError {
     KeyError::Reference(Fault::new("usage", format!("`{uri}` names no file")))
-}
-
-fn type_differs(uri: &KeyUri, found: KeyAlgorithm, asked: KeyAlgorithm) -> KeyError {
-    KeyError::Selection(
-        Fault::new("key_type_differs", format!("{uri} is {found}, and {asked} was asked for"))
-            .hint(Hint::say(format!("give --key-alg {found}, or another name with --key"))),
-    )
 }
 
 /// PKCS#8 PEM of a new key.

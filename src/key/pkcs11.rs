@@ -144,7 +144,7 @@ impl KeyProvider for Pkcs11Provider {
         let uri =
             uri.map_err(|e| KeyError::Reference(Fault::new("usage", "key reference of this identity cannot be read").because(e)));
         Some(uri.and_then(|uri| self.open(&uri, access)).and_then(|key| match expected {
-            Some(expected) if key.public_key() != expected => Err(not_its_key(key.uri())),
+            Some(expected) if key.public_key() != expected => Err(KeyError::not_its_key(key.uri())),
             _ => Ok(key),
         }))
     }
@@ -189,7 +189,7 @@ impl KeyProvider for Pkcs11Provider {
                     return Err(KeyError::Selection(fault.hint(hint)));
                 }
                 if public.algorithm() != wish.algorithm {
-                    return Err(type_differs(&uri, public.algorithm(), wish.algorithm));
+                    return Err(KeyError::type_differs(&uri, public.algorithm(), wish.algorithm));
                 }
                 Ok(KeyPlan { uri, there_already: true, outlives_us: false })
             }
@@ -388,23 +388,9 @@ fn nameless(uri: &KeyUri) -> KeyError {
     KeyError::Reference(fault.hint(Hint::say("name it with object= or id=: --key 'pkcs11:object=NAME'")))
 }
 
-fn type_differs(uri: &KeyUri, found: KeyAlgorithm, asked: KeyAlgorithm) -> KeyError {
-    KeyError::Selection(
-        Fault::new("key_type_differs", format!("{uri} is {found}, and {asked} was asked for"))
-            .hint(Hint::say(format!("give --key-alg {found}, or another name with --key"))),
-    )
-}
-
 fn another_key(token: &Token) -> KeyError {
     KeyError::Selection(
         Fault::new("key_not_found", format!("the key of this identity is not in {token}: no key there fits its certificate"))
             .hint(Hint::say("the key was replaced or lives in another token; an administrator can re-enroll this identity")),
     )
-}
-
-fn not_its_key(uri: &KeyUri) -> KeyError {
-    KeyError::Selection(Fault::new(
-        "key_not_found",
-        format!("{uri} is not the key of this identity: it does not fit its certificate"),
-    ))
 }

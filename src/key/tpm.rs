@@ -114,7 +114,7 @@ impl KeyProvider for TpmProvider {
         }
         let uri = stored(reference);
         Some(uri.and_then(|uri| self.open(&uri, access)).and_then(|key| match expected {
-            Some(expected) if key.public_key() != expected => Err(not_its_key(key.uri())),
+            Some(expected) if key.public_key() != expected => Err(KeyError::not_its_key(key.uri())),
             _ => Ok(key),
         }))
     }
@@ -355,11 +355,4 @@ fn type_differs(home: &Home, found: KeyAlgorithm, asked: KeyAlgorithm) -> KeyErr
         Fault::new("key_type_differs", format!("{home} is {found}, and {asked} was asked for"))
             .hint(Hint::say(format!("give --key-alg {found}, or name another file or handle with --key"))),
     )
-}
-
-fn not_its_key(uri: &KeyUri) -> KeyError {
-    KeyError::Selection(Fault::new(
-        "key_not_found",
-        format!("{uri} is not the key of this identity: it does not fit its certificate"),
-    ))
 }
