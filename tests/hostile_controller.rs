@@ -483,7 +483,7 @@ mod own_fault {
         Failed::with(outcome, 21, "pin_incorrect")
             .says(&format!("refused the PIN from {}", file.display()))
             .says("CKR_PIN_INCORRECT")
-            .hints("may lock the token")
+            .hints("may lock it")
             .spent("no");
         assert_eq!((scene.machine.keys.logins(), scene.controller.enroll_posts()), (1, 0));
         assert_eq!(scene.machine.keys.objects(), []);
