@@ -8,6 +8,7 @@ mod resume;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+use clap::builder::FalseyValueParser;
 use clap::{Arg, CommandFactory, FromArgMatches, Parser, Subcommand};
 use ziti_enroller::error::Error;
 use ziti_enroller::flow::Patience;
@@ -204,13 +205,13 @@ pub struct PinArgs {
     #[arg(long, value_name = "FILE", env = "ZITI_ENROLLER_OWNER_PIN_FILE", hide_env = true)]
     pub owner_pin_file: Option<PathBuf>,
     /// Use the last try before the token locks
-    #[arg(long)]
+    #[arg(long, env = "ZITI_ENROLLER_ALLOW_FINAL_TRY", hide_env = true, value_parser = FalseyValueParser::new())]
     pub allow_final_try: bool,
     /// Try a PIN once more that was refused before and has not changed
-    #[arg(long)]
+    #[arg(long, env = "ZITI_ENROLLER_RETRY_PIN", hide_env = true, value_parser = FalseyValueParser::new())]
     pub retry_pin: bool,
     /// Use an existing key that can leave its device
-    #[arg(long)]
+    #[arg(long, env = "ZITI_ENROLLER_ALLOW_EXTRACTABLE", hide_env = true, value_parser = FalseyValueParser::new())]
     pub allow_extractable: bool,
 }
 
@@ -379,6 +380,20 @@ mod tests {
         assert!(matches!(parse("ziti-enroller --format json inspect a").command, Command::Inspect { .. }));
         assert!(matches!(parse("ziti-enroller --format=json inspect a").command, Command::Inspect { .. }));
         assert_eq!(parse("ziti-enroller -vv -j a.jwt").verbose, 2);
+    }
+
+    #[test]
+    fn every_option_has_its_variable() {
+        let command = command(&Providers::compiled_in());
+        let enroll = command.find_subcommand("enroll").expect("there is one");
+        for option in enroll.get_arguments().filter_map(|a| Some((a.get_long()?, a.get_env()))) {
+            let (flag, variable) = option;
+            if ["help", "verbose", "version"].contains(&flag) {
+                continue;
+            }
+            let expected = format!("ZITI_ENROLLER_{}", flag.replace('-', "_").to_uppercase());
+            assert_eq!(variable.and_then(|v| v.to_str()), Some(expected.as_str()), "--{flag}");
+        }
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::ArgMatches;
+use clap::builder::FalseyValueParser;
 use clap::parser::ValueSource;
 use secrecy::SecretString;
 use ziti_enroller::error::Error;
@@ -37,22 +38,22 @@ pub struct EnrollArgs {
     #[arg(short, long, value_name = "REF|auto", env = "ZITI_ENROLLER_KEY", hide_env = true)]
     key: Option<String>,
     /// Make the key that --key names; it must not be there
-    #[arg(long)]
+    #[arg(long, env = "ZITI_ENROLLER_CREATE", hide_env = true, value_parser = FalseyValueParser::new())]
     create: bool,
     /// Type of a new key: p256, p384, rsa2048, rsa3072, rsa4096 [default: p256]
     #[arg(short = 'a', long, value_name = "TYPE", env = "ZITI_ENROLLER_KEY_ALG", hide_env = true)]
     key_alg: Option<String>,
     /// Put the PIN into the identity file, for SDKs that look nowhere else
-    #[arg(long)]
+    #[arg(long, env = "ZITI_ENROLLER_EMBED_PIN", hide_env = true, value_parser = FalseyValueParser::new())]
     embed_pin: bool,
     /// Prove all that is needed and change nothing: the same as `doctor`
-    #[arg(long)]
+    #[arg(long, env = "ZITI_ENROLLER_DRY_RUN", hide_env = true, value_parser = FalseyValueParser::new())]
     pub dry_run: bool,
     /// Replace an identity file that is there
-    #[arg(long)]
+    #[arg(long, env = "ZITI_ENROLLER_FORCE", hide_env = true, value_parser = FalseyValueParser::new())]
     force: bool,
     /// Remove the token's file when the identity is in place
-    #[arg(long)]
+    #[arg(long, env = "ZITI_ENROLLER_RM", hide_env = true, value_parser = FalseyValueParser::new())]
     rm: bool,
     /// Give the identity file to this user (and group), by name or number
     #[arg(long, value_name = "USER[:GROUP]", env = "ZITI_ENROLLER_OWNER", hide_env = true)]

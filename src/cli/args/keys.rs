@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use clap::builder::FalseyValueParser;
 use ziti_enroller::error::Error;
 use ziti_enroller::flow::keys::Doomed;
 use ziti_enroller::flow::verify::read_identity;
@@ -24,7 +25,7 @@ pub struct KeyArgs {
     #[arg(short = 'a', long, value_name = "TYPE", env = "ZITI_ENROLLER_KEY_ALG", hide_env = true)]
     key_alg: Option<String>,
     /// Destroy it without asking
-    #[arg(long)]
+    #[arg(long, env = "ZITI_ENROLLER_FORCE", hide_env = true, value_parser = FalseyValueParser::new())]
     force: bool,
     /// Where PINs come from.
     #[command(flatten)]

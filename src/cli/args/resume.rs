@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use clap::builder::FalseyValueParser;
 use ziti_enroller::error::Error;
 use ziti_enroller::files;
 use ziti_enroller::flow::Watch;
@@ -28,10 +29,10 @@ pub struct ResumeArgs {
     #[arg(long, value_name = "FILE")]
     certificate: Option<PathBuf>,
     /// Replace an identity file that is there
-    #[arg(long)]
+    #[arg(long, env = "ZITI_ENROLLER_FORCE", hide_env = true, value_parser = FalseyValueParser::new())]
     force: bool,
     /// Put the PIN into the identity file, for SDKs that look nowhere else
-    #[arg(long)]
+    #[arg(long, env = "ZITI_ENROLLER_EMBED_PIN", hide_env = true, value_parser = FalseyValueParser::new())]
     embed_pin: bool,
     /// How often something is tried again.
     #[command(flatten)]
