@@ -277,14 +277,7 @@ impl Error {
             Self::NotNow { .. } => "unreachable".into(),
             Self::Key { source, .. } | Self::IdentityKey { source, .. } => match source {
                 KeyError::File(source) => file_code(source).into(),
-                KeyError::Other(_) => "device_error".into(),
-                KeyError::Reference(fault)
-                | KeyError::Unavailable(fault)
-                | KeyError::Pin(fault)
-                | KeyError::Locked(fault)
-                | KeyError::NotAsPromised(fault)
-                | KeyError::Selection(fault)
-                | KeyError::Device(fault) => fault.code.into(),
+                source => source.fault().map_or("device_error", |fault| fault.code).into(),
             },
             Self::Hanging { .. } => "device_timeout".into(),
             Self::Refused(refusal) => format!("refused_{}", refusal.code.as_str().to_ascii_lowercase()),

@@ -19,7 +19,7 @@ use ureq::unversioned::transport::{
 };
 
 use crate::origin::Origin;
-use crate::text::Printable;
+use crate::text::{Printable, system_words};
 
 /// Largest answer that is read where the caller names no other limit, in bytes.
 const LARGEST: u64 = 64 * 1024;
@@ -74,7 +74,7 @@ impl fmt::Display for HttpErrorKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unresolved => f.write_str("its name has no address"),
-            Self::Connect(e) => write!(f, "no connection ({})", plain(e)),
+            Self::Connect(e) => write!(f, "no connection ({})", system_words(e)),
             Self::Tls(rustls::Error::AlertReceived(alert)) => write!(f, "it ended TLS with alert {alert:?}"),
             Self::Tls(e) => write!(f, "TLS failed ({e})"),
             Self::Timeout(phase) => write!(f, "no answer in time ({phase})"),
@@ -83,11 +83,6 @@ impl fmt::Display for HttpErrorKind {
             Self::Protocol(what) => write!(f, "its answer is not usable HTTP ({what})"),
         }
     }
-}
-
-fn plain(error: &io::Error) -> String {
-    let text = error.to_string();
-    text.split(" (os error").next().unwrap_or(&text).to_lowercase()
 }
 
 /// What one handshake showed.

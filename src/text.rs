@@ -91,6 +91,19 @@ impl Hint {
     }
 }
 
+impl fmt::Display for Hint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.say)?;
+        self.run.as_ref().map_or(Ok(()), |run| write!(f, ": {run}"))
+    }
+}
+
+/// What the system says of an error, in lower case and without its number.
+pub fn system_words(error: &std::io::Error) -> String {
+    let text = error.to_string();
+    text.split(" (os error").next().unwrap_or(&text).to_lowercase()
+}
+
 /// `bytes` as lower-case hexadecimal digits.
 pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|b| format!("{b:02x}")).collect()

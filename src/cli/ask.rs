@@ -14,7 +14,7 @@ use secrecy::ExposeSecret;
 use ziti_enroller::error::Error;
 use ziti_enroller::key::pin::{PinFor, Question};
 use ziti_enroller::key::{Fault, KeyError, Pin, PinOrigin, PinSource};
-use ziti_enroller::text::{Hint, shell_word};
+use ziti_enroller::text::{Hint, shell_word, system_words};
 
 use super::args::PinArgs;
 use super::process::Inherited;
@@ -122,7 +122,7 @@ fn at_the_terminal(place: &str) -> Result<Option<(Pin, PinOrigin)>, KeyError> {
     match rpassword::prompt_password(format!("PIN of {place}: ")) {
         Ok(pin) => Ok(Some((Pin::read(pin.into_bytes(), &origin)?, origin))),
         Err(error) => {
-            let message = format!("cannot read the PIN from {origin}: {}; no try was used", words(&error));
+            let message = format!("cannot read the PIN from {origin}: {}; no try was used", system_words(&error));
             Err(KeyError::Pin(Fault::new("pin_unreadable", message)))
         }
     }
@@ -138,7 +138,7 @@ enum Rule {
 
 fn read(path: &Path, origin: &PinOrigin, rule: Rule) -> Result<Vec<u8>, KeyError> {
     let unreadable = |e: std::io::Error| {
-        let message = format!("cannot read the PIN from {origin}: {}; no try was used", words(&e));
+        let message = format!("cannot read the PIN from {origin}: {}; no try was used", system_words(&e));
         KeyError::Pin(Fault::new("pin_unreadable", message))
     };
     let file = File::open(path).map_err(unreadable)?;
@@ -172,9 +172,4 @@ fn read(path: &Path, origin: &PinOrigin, rule: Rule) -> Result<Vec<u8>, KeyError
 /// Secrets that a container mounts read-only have the mode that the orchestrator gives them.
 fn on_read_only_mount(file: &File) -> bool {
     rustix::fs::fstatvfs(file).is_ok_and(|s| s.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY))
-}
-
-fn words(error: &std::io::Error) -> String {
-    let text = error.to_string();
-    text.split(" (os error").next().unwrap_or(&text).to_lowercase()
 }

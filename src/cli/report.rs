@@ -67,7 +67,7 @@ pub fn failure(error: &Error, format: Format, stdout: Option<File>) -> ExitCode 
     let hint = error.hint();
     match format {
         Format::Json => {
-            let hint = hint.map(|h| h.run.map_or_else(|| h.say.clone(), |run| format!("{}: {run}", h.say)));
+            let hint = hint.map(|hint| hint.to_string());
             let mut object = json!({
                 "ok": false,
                 "error": {

@@ -23,14 +23,7 @@ impl Error {
             Self::NotNow { .. } => Some(Hint::say("run the same command again in a while")),
             Self::Key { source, .. } | Self::IdentityKey { source, .. } => match source {
                 KeyError::File(source) => file_hint(source, self.spent()),
-                KeyError::Other(_) => None,
-                KeyError::Reference(fault)
-                | KeyError::Unavailable(fault)
-                | KeyError::Pin(fault)
-                | KeyError::Locked(fault)
-                | KeyError::NotAsPromised(fault)
-                | KeyError::Selection(fault)
-                | KeyError::Device(fault) => fault.hint.as_deref().cloned(),
+                source => source.fault().and_then(|fault| fault.hint.as_deref().cloned()),
             },
             Self::Hanging { .. } => {
                 Some(Hint::say("see what the device or its service is doing; --device-timeout gives it more time"))

@@ -12,7 +12,6 @@ use crate::certificate::rfc3339;
 use crate::error::{Error, Spent};
 use crate::jwt::{TokenError, UnverifiedToken};
 use crate::key::{KeyError, KeyOwner, NewKey, Rehearsal};
-use crate::text::Hint;
 use crate::trust;
 
 /// What was found.
@@ -54,7 +53,7 @@ impl Diagnosis {
         let (found, error) = match result {
             Ok(found) => (found, None),
             Err(error) => {
-                let hint = error.hint().map(|Hint { say, run }| run.map_or(say.clone(), |run| format!("{say}: {run}")));
+                let hint = error.hint().map(|hint| hint.to_string());
                 (enroll::sentence(&error), Some(Mistake { code: error.code(), exit: error.exit_code(), hint }))
             }
         };

@@ -238,8 +238,8 @@ fn begin(request: &Request, world: &World<'_>) -> Result<(WorkFolder, Stage), Er
     Ok((work, stage))
 }
 
-fn token_of(request: &Request) -> Result<&UnverifiedToken, Error> {
-    request.token.as_deref().ok_or_else(|| Error::Token(TokenError::Missing("this enrollment cannot go on without it".into())))
+fn token_of(request: &Request) -> Result<&Arc<UnverifiedToken>, Error> {
+    request.token.as_ref().ok_or_else(|| Error::Token(TokenError::Missing("this enrollment cannot go on without it".into())))
 }
 
 fn intent(request: &Request, token: &UnverifiedToken, discard: Option<crate::key::KeyUri>) -> Intent {

@@ -356,7 +356,8 @@ fn refused_before(place: &str, origin: &PinOrigin) -> KeyError {
     )
 }
 
-fn locked(place: &str, native: Option<String>) -> KeyError {
+/// The PIN of `place` is locked; `native` is the device's name for it, where it was asked.
+pub(crate) fn locked(place: &str, native: Option<String>) -> KeyError {
     let fault = Fault::new("pin_locked", format!("the PIN of {place} is locked"));
     let fault = fault.hint(Hint::say("the token's security officer can set a new one"));
     KeyError::Locked(match native {

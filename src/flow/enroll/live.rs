@@ -10,7 +10,7 @@ use base64::prelude::BASE64_STANDARD;
 
 use super::stage::{Intent, KeyFact, KeyWish, Keyed, Ready, Record, Stage, Trusted};
 use super::work::Work;
-use super::{Enrolled, Request, arrival, exists, note, sentence, within};
+use super::{Enrolled, Request, arrival, exists, note, sentence, token_of, within};
 use crate::certificate::{Chain, Summary, rfc3339};
 use crate::controller::{Answer, Controller, Failure, Outcome, Refusal, Submission};
 use crate::csr::Csr;
@@ -18,7 +18,7 @@ use crate::error::{Error, IssuedError, Spent};
 use crate::files::FileError;
 use crate::flow::{Next, World, pause};
 use crate::identity::{Identity, IdentityError};
-use crate::jwt::{Brings, EnrollmentToken, TokenError, UnverifiedToken};
+use crate::jwt::{Brings, EnrollmentToken};
 use crate::key::facts;
 use crate::key::{Embed, Key, KeyError, KeyOwner, KeyPlan, KeyReference, KeyUri, NewKey};
 use crate::trust::{self, TrustError};
@@ -69,14 +69,9 @@ impl<'a> Live<'a> {
     }
 
     fn meet(&self) -> Result<trust::Trust, Error> {
-        let token = self.token()?;
+        let token = token_of(self.request)?;
         trust::establish(token, None, &self.world.reach, self.world.now())
             .map_err(|e| Error::trust(token.issuer().to_string(), e))
-    }
-
-    fn token(&self) -> Result<&Arc<UnverifiedToken>, Error> {
-        let missing = || Error::Token(TokenError::Missing("this enrollment cannot go on without it".into()));
-        self.request.token.as_ref().ok_or_else(missing)
     }
 
     /// The connection, made anew in a run that did not begin with it.
@@ -199,7 +194,7 @@ impl<'a> Live<'a> {
     /// The request is signed, and its signature checked.
     pub(super) fn prepare(&mut self, stage: &Keyed) -> Learnt {
         let key = self.key(&stage.trusted.intent, &stage.key)?;
-        match self.token()?.method().brings() {
+        match token_of(self.request)?.method().brings() {
             Brings::Csr => {
                 let failed = |source| Error::Key { uri: Box::new(stage.key.uri.clone()), source, spent: Spent::No };
                 let csr = Csr::sign(&*key, &stage.trusted.intent.subject).map_err(failed)?;
@@ -245,7 +240,7 @@ impl<'a> Live<'a> {
                 within(world, "answer_synced", Spent::Yes)?;
                 Ok(Next::Learnt(Record::Answered))
             }
-            (Outcome::Gone(_), _) if n == 1 && self.token()?.is_of_a_cluster() => {
+            (Outcome::Gone(_), _) if n == 1 && token_of(self.request)?.is_of_a_cluster() => {
                 // A follower may not have heard yet of a token that was made a moment ago.
                 self.gone_at_first = true;
                 let why = "this controller does not know the token yet";

@@ -14,9 +14,9 @@ use cryptoki::types::RawAuthPin;
 use super::error::{Failure, is_lost, rv, rv_name, translate};
 use super::module::Module;
 use super::pool::{Lent, Mode, Pool, close};
-use super::token::{Token, locked};
+use super::token::Token;
 use crate::key::call::doing;
-use crate::key::pin::{LoginRefusal, PinFor, Question, Tries};
+use crate::key::pin::{LoginRefusal, PinFor, Question, Tries, locked};
 use crate::key::{Access, Fault, KeyError, Pin, PinOrigin};
 use crate::text::Hint;
 

@@ -9,7 +9,7 @@ use std::path::Path;
 use cryptoki::slot::{Slot, TokenInfo};
 
 use super::known;
-use crate::key::pin::Tries;
+use crate::key::pin::{Tries, locked};
 use crate::key::{Fault, KeyError, KeyUri, PinState, Place, PlaceListing};
 use crate::text::{Hint, Printable};
 
@@ -250,13 +250,6 @@ pub(super) fn ambiguous(fitting: &[&Token], module: &Path) -> KeyError {
         format!("module {} has {} tokens that fit: {}", module.display(), all.len(), all.join(", ")),
     );
     KeyError::Selection(fault.hint(Hint::say("say which with --token and its serial")))
-}
-
-/// The PIN of `place` is locked; `native` is the device's name for it, where it was asked.
-pub(super) fn locked(place: &str, native: Option<String>) -> KeyError {
-    let mut fault = Fault::new("pin_locked", format!("the PIN of {place} is locked"));
-    fault.native = native;
-    KeyError::Locked(fault.hint(Hint::say("the token's security officer can set a new one")))
 }
 
 fn described(token: &Token) -> String {
