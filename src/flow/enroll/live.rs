@@ -10,17 +10,19 @@ use std::sync::Arc;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 
-use super::stage::{Intent, KeyFact, KeyWish, Keyed, Record, Stage, Trusted};
+use super::stage::{CertificateWish, Intent, KeyFact, KeyWish, Keyed, Ready, Record, Stage, Trusted};
 use super::work::Work;
-use super::{Enrolled, Request, arrival, note, token_of, within};
+use super::{Enrolled, Request, arrival, client, note, token_of, within};
 use crate::controller::{Controller, Submission};
 use crate::csr::Csr;
 use crate::error::{Error, Spent};
 use crate::flow::{Next, World};
 use crate::jwt::{Brings, EnrollmentToken};
 use crate::key::facts;
-use crate::key::{Embed, Key, KeyError, KeyOwner, KeyPlan, KeyUri, NewKey};
-use crate::trust;
+use crate::key::{Embed, Fault, Key, KeyError, KeyOwner, KeyPlan, KeyUri, NewKey};
+use crate::text::Hint;
+use crate::tls::ClientAuth;
+use crate::trust::Trust;
 
 type Learnt = Result<Next<Record>, Error>;
 
@@ -37,87 +39,144 @@ pub(super) struct Live<'a> {
     arrived: Option<Enrolled>,
 }
 
+/// A key that is there, or the name of one to be made.
+enum Found {
+    Key(Arc<dyn Key>),
+    Plan(KeyPlan),
+}
+
 impl<'a> Live<'a> {
     pub(super) fn new(request: &'a Request, world: &'a World<'a>, work: Work) -> Self {
         Self { request, world, work, trust: None, key: None, posted: 0, gone_at_first: false, arrived: None }
     }
 
-    /// The controller is proved to be the token's issuer, while the module is loaded beside it.
+    /// The controller is proved to be the token's issuer. A certificate that is shown in the handshake needs its key, and
+    /// its one login, before.
     pub(super) fn meet_controller(&mut self, intent: &Intent) -> Learnt {
+        let trust = match intent.method.brings() {
+            Brings::Csr | Brings::IdpToken => self.meet_beside_the_device(intent)?,
+            Brings::Certificate => {
+                let client = self.own_certificate(intent, None)?;
+                self.meet(intent, Some(&client))?
+            }
+            Brings::Password | Brings::Nothing => self.meet(intent, None)?,
+        };
+        let anchors = trust.anchors.clone();
+        self.trust = Some((trust.token, Controller::at(trust.channel)));
+        within(self.world, "connected", Spent::No)?;
+        Ok(Next::Learnt(Record::Anchors(anchors)))
+    }
+
+    fn meet_beside_the_device(&self, intent: &Intent) -> Result<Trust, Error> {
         let uri = intent.key.uri();
         let key_error = |source| Error::Key { uri: Box::new(uri.clone()), source, spent: Spent::No };
         let provider = self.world.providers.of(uri).map_err(key_error)?;
         let (prepared, met) = std::thread::scope(|scope| {
             // 6 ms of dlopen and C_Initialize that nobody needs to wait for.
             let prepared = scope.spawn(|| provider.prepare(uri));
-            let met = self.meet();
+            let met = self.meet(intent, None);
             (prepared.join(), met)
         });
         // Our own side first: it is what the person can mend here.
         prepared.map_err(|_| Error::Unexpected("the key provider panicked".into()))?.map_err(key_error)?;
-        let trust = met?;
-        let anchors = trust.anchors;
-        self.trust = Some((trust.token, Controller::at(trust.channel)));
-        within(self.world, "connected", Spent::No)?;
-        Ok(Next::Learnt(Record::Anchors(anchors)))
+        met
     }
 
-    fn meet(&self) -> Result<trust::Trust, Error> {
-        let token = token_of(self.request)?;
-        trust::establish(token, None, &self.world.reach, self.world.now())
-            .map_err(|e| Error::trust(token.issuer().to_string(), e))
+    fn meet(&self, intent: &Intent, client: Option<&ClientAuth>) -> Result<Trust, Error> {
+        let given = self.request.given.as_ref().or(intent.given.as_ref());
+        client::meet(token_of(self.request)?, given, client, self.world)
     }
 
     /// The connection, made anew in a run that did not begin with it.
-    fn controller(&mut self) -> Result<&(EnrollmentToken, Controller), Error> {
+    fn controller(&mut self, stage: &Ready) -> Result<&(EnrollmentToken, Controller), Error> {
         if self.trust.is_none() {
-            let trust = self.meet()?;
+            let client = match &stage.submission {
+                Submission::Certificate { .. } => Some(self.own_certificate(stage.intent(), Some(stage))?),
+                Submission::Csr(_) | Submission::IdpToken { .. } | Submission::Password | Submission::Nothing => None,
+            };
+            let trust = self.meet(stage.intent(), client.as_ref())?;
             self.trust = Some((trust.token, Controller::at(trust.channel)));
         }
         self.trust.as_ref().ok_or_else(|| Error::Unexpected("no connection".into()))
     }
 
+    /// Certificate and key of a method that shows one, found to fit: those that were `announced`, where that is past.
+    fn own_certificate(&mut self, intent: &Intent, announced: Option<&Ready>) -> Result<ClientAuth, Error> {
+        let key = match announced {
+            Some(stage) => self.key(intent, arrival::key_of(stage)?)?,
+            None => self.existing_key(intent)?,
+        };
+        let chain = match announced.map(|stage| &stage.submission) {
+            Some(Submission::Certificate { chain, .. }) => chain.clone(),
+            _ => {
+                let wish = intent.certificate.as_ref().unwrap_or(&CertificateWish::Beside);
+                client::certificate(wish, &key, self.world)?
+            }
+        };
+        Ok(ClientAuth::new(chain, key))
+    }
+
     /// The key is found, or a name for a new one; from here a login may be needed.
     pub(super) fn choose_key(&mut self, stage: &Trusted) -> Learnt {
         let intent = &stage.intent;
-        let access = &self.world.access;
         if let Some(uri) = &intent.discard {
             self.discard(uri)?;
         }
-        let uri = intent.key.uri();
-        let failed = |source| Error::Key { uri: Box::new(uri.clone()), source, spent: Spent::No };
-        let provider = self.world.providers.of(uri).map_err(failed)?;
-        match &intent.key {
-            KeyWish::Existing(uri) => {
-                let key = provider.open(uri, access).map_err(failed)?;
+        match intent.method.brings() {
+            Brings::Csr | Brings::IdpToken => match self.find_key(intent)? {
+                Found::Key(key) => self.keyed(key, false),
+                Found::Plan(plan) => Ok(Next::Learnt(Record::Plan(plan))),
+            },
+            Brings::Certificate => {
+                let key = self.existing_key(intent)?;
                 self.keyed(key, false)
             }
+            Brings::Password | Brings::Nothing => Ok(Next::Learnt(Record::Key(None))),
+        }
+    }
+
+    fn find_key(&self, intent: &Intent) -> Result<Found, Error> {
+        let (uri, access) = (intent.key.uri(), &self.world.access);
+        let failed = |source| Error::Key { uri: Box::new(uri.clone()), source, spent: Spent::No };
+        let provider = self.world.providers.of(uri).map_err(failed)?;
+        let uri = match &intent.key {
+            KeyWish::Existing(uri) => uri.clone(),
             KeyWish::New { .. } => {
-                let origin = intent.origin.to_string();
-                let plan = self.wish(intent, &origin, |wish| provider.plan(wish, access)).map_err(failed)?;
-                if plan.there_already {
-                    let key = provider.open(&plan.uri, access).map_err(failed)?;
-                    return self.keyed(key, false);
+                let plan = self.wish(intent, |wish| provider.plan(wish, access)).map_err(failed)?;
+                if !plan.there_already {
+                    return Ok(Found::Plan(plan));
                 }
-                Ok(Next::Learnt(Record::Plan(plan)))
+                plan.uri
+            }
+        };
+        provider.open(&uri, access).map(Found::Key).map_err(failed)
+    }
+
+    /// The key of a certificate that was issued before: it is there, or nothing can be done.
+    fn existing_key(&mut self, intent: &Intent) -> Result<Arc<dyn Key>, Error> {
+        if let Some(key) = &self.key {
+            return Ok(key.clone());
+        }
+        match self.find_key(intent)? {
+            Found::Key(key) => Ok(self.key.insert(key).clone()),
+            Found::Plan(plan) => {
+                let message = format!("there is no key {}, and a certificate is for one that is there", plan.uri);
+                let hint = Hint::say("give with --key the key that the certificate was issued for");
+                let source = KeyError::Selection(Fault::new("key_not_found", message).hint(hint));
+                Err(Error::Key { uri: Box::new(plan.uri), source, spent: Spent::No })
             }
         }
     }
 
-    fn wish<T>(
-        &self,
-        intent: &Intent,
-        origin: &str,
-        ask: impl FnOnce(&NewKey<'_>) -> Result<T, KeyError>,
-    ) -> Result<T, KeyError> {
+    fn wish<T>(&self, intent: &Intent, ask: impl FnOnce(&NewKey<'_>) -> Result<T, KeyError>) -> Result<T, KeyError> {
         let (algorithm, reuse) = match &intent.key {
             KeyWish::New { algorithm, reuse, .. } => (*algorithm, *reuse),
             KeyWish::Existing(_) => (crate::key::KeyAlgorithm::P256, true),
         };
-        let out = self.work.out();
+        let (out, origin) = (self.work.out(), intent.origin.to_string());
         ask(&NewKey {
             within: intent.key.uri(),
-            owner: Some(KeyOwner { origin, subject: &intent.subject }),
+            owner: intent.subject.as_deref().map(|subject| KeyOwner { origin: &origin, subject }),
             algorithm,
             reuse,
             work: self.work.folder(),
@@ -130,8 +189,7 @@ impl<'a> Live<'a> {
         let failed = |source| Error::Key { uri: Box::new(plan.uri.clone()), source, spent: Spent::No };
         let provider = self.world.providers.of(&plan.uri).map_err(failed)?;
         within(self.world, "before_generation", Spent::No)?;
-        let origin = stage.intent.origin.to_string();
-        let made = self.wish(&stage.intent, &origin, |wish| provider.generate(plan, wish, &self.world.access)).map_err(failed)?;
+        let made = self.wish(&stage.intent, |wish| provider.generate(plan, wish, &self.world.access)).map_err(failed)?;
         within(self.world, "after_generation", Spent::No)?;
         self.keyed(made, true)
     }
@@ -158,7 +216,7 @@ impl<'a> Live<'a> {
         }
         self.key = Some(key);
         within(self.world, "key_ready", Spent::No)?;
-        Ok(Next::Learnt(Record::Key(fact)))
+        Ok(Next::Learnt(Record::Key(Some(fact))))
     }
 
     /// The key, opened anew in a run that did not begin with it.
@@ -171,8 +229,7 @@ impl<'a> Live<'a> {
         let key = if fact.created && fact.reference.is_none() {
             // It waits for the identity that will hold it, which its name alone does not say.
             let plan = KeyPlan { uri: fact.uri.clone(), there_already: false, outlives_us: false };
-            let origin = intent.origin.to_string();
-            self.wish(intent, &origin, |wish| provider.generate(&plan, wish, &self.world.access))
+            self.wish(intent, |wish| provider.generate(&plan, wish, &self.world.access))
         } else {
             provider.open(&fact.uri, &self.world.access)
         };
@@ -185,16 +242,28 @@ impl<'a> Live<'a> {
         Ok(key)
     }
 
-    /// The request is signed, and its signature checked.
+    /// The request is signed, and its signature checked; or what takes its place is at hand.
     pub(super) fn prepare(&mut self, stage: &Keyed) -> Learnt {
-        let key = self.key(&stage.trusted.intent, &stage.key)?;
-        match token_of(self.request)?.method().brings() {
-            Brings::Csr => {
-                let failed = |source| Error::Key { uri: Box::new(stage.key.uri.clone()), source, spent: Spent::No };
-                let csr = Csr::sign(&*key, &stage.trusted.intent.subject).map_err(failed)?;
-                Ok(Next::Learnt(Record::Csr(Submission::Csr(csr))))
+        let intent = &stage.trusted.intent;
+        let submission = match intent.method.brings() {
+            Brings::Csr => Submission::Csr(self.request_for(stage)?),
+            Brings::IdpToken => Submission::IdpToken { csr: self.request_for(stage)?, issuer: None },
+            Brings::Certificate => {
+                let chain = self.own_certificate(intent, None)?.chain().clone();
+                Submission::Certificate { chain, name: intent.name.clone() }
             }
-        }
+            Brings::Password => Submission::Password,
+            Brings::Nothing => Submission::Nothing,
+        };
+        Ok(Next::Learnt(Record::Csr(submission)))
+    }
+
+    fn request_for(&mut self, stage: &Keyed) -> Result<Csr, Error> {
+        let intent = &stage.trusted.intent;
+        let fact = stage.key.as_ref().ok_or_else(|| Error::Unexpected("the journal names no key".into()))?;
+        let key = self.key(intent, fact)?;
+        let failed = |source| Error::Key { uri: Box::new(fact.uri.clone()), source, spent: Spent::No };
+        Csr::sign(&*key, intent.subject.as_deref().unwrap_or_default()).map_err(failed)
     }
 
     fn discard(&mut self, uri: &KeyUri) -> Result<(), Error> {

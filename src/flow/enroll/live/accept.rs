@@ -2,7 +2,7 @@
 
 use super::{Learnt, Live};
 use crate::certificate::{Chain, Summary, rfc3339};
-use crate::controller::Answer;
+use crate::controller::{Answer, Submission};
 use crate::error::{Error, IssuedError, Spent};
 use crate::flow::Next;
 use crate::flow::enroll::stage::{Ready, Record};
@@ -13,7 +13,7 @@ use crate::key::{Embed, KeyReference};
 impl Live<'_> {
     /// A certificate that the controller has issued, and whose answer was lost, is handed to us.
     pub(in crate::flow::enroll) fn take_back(&mut self, stage: &Ready) -> Learnt {
-        let Some(certificate) = &self.request.certificate else {
+        let Some(certificate) = &self.request.issued else {
             return Err(Error::AnswerLost { subject: stage.intent().subject.clone(), out: self.work.out() });
         };
         let answer = Answer { status: 200, content_type: None, retry_after: None, session: None, body: certificate.clone() };
@@ -25,11 +25,11 @@ impl Live<'_> {
     }
 
     fn judge(&self, stage: &Ready, pem: &[u8]) -> Result<(Chain, Summary), Error> {
-        let public = arrival::public_key(&stage.keyed.key)?;
+        let public = arrival::public_key(arrival::key_of(stage)?)?;
         let trusted = &stage.keyed.trusted;
         let judged = Chain::from_pem(pem).and_then(|chain| {
             chain
-                .check_issued(&public, &trusted.anchors, &trusted.intent.subject, self.world.now())
+                .check_issued(&public, &trusted.anchors, trusted.intent.subject.as_deref(), self.world.now())
                 .map(|summary| (chain, summary))
         });
         judged.map_err(|e| Error::Issued { source: e.into(), kept: None })
@@ -41,13 +41,9 @@ impl Live<'_> {
         let local = |source| Error::Local { source, spent: Spent::Yes };
         let answer =
             self.work.answer().map_err(local)?.ok_or_else(|| Error::Unexpected("the answer is not where it was put".into()))?;
-        let fact = &stage.keyed.key;
-        let issued = answer.issued().map_err(|why| self.quarantine(&answer.body, IssuedError::Answer(why)))?;
+        let fact = arrival::key_of(stage)?;
         let anchors = &stage.keyed.trusted.anchors;
-        let (chain, summary) = self.judge(stage, &issued.cert).map_err(|error| match error {
-            Error::Issued { source, .. } => self.quarantine(&issued.cert, source),
-            other => other,
-        })?;
+        let (chain, summary) = self.certified(stage, &answer)?;
         if summary.not_before > self.world.now().as_secs() {
             let begins = rfc3339(summary.not_before);
             note(self.world, &format!("the certificate is valid from {begins}, which is later than this machine's clock"));
@@ -61,19 +57,39 @@ impl Live<'_> {
             }
         };
         let own = Identity::api_of(&intent.origin);
-        let others = issued.apis.iter().filter(|url| crate::origin::Origin::of_url(url).is_ok_and(|o| o != intent.origin));
-        let apis = std::iter::once(&own).chain(others).cloned().collect();
+        let others = answer.apis().into_iter();
+        let others = others.filter(|url| crate::origin::Origin::of_url(url).is_ok_and(|o| o != intent.origin));
+        let apis = std::iter::once(own).chain(others).collect();
+        let pem = chain.to_pem();
         let identity = Identity { apis, key: reference, chain, anchors: anchors.clone() };
-        let text = identity.to_json().map_err(|e| self.quarantine(&issued.cert, e.into()))?;
+        let text = identity.to_json().map_err(|e| self.quarantine(pem.as_bytes(), e.into()))?;
         // What will be read is what was meant.
-        let read = Identity::parse(text.as_bytes()).map_err(|e| self.quarantine(&issued.cert, e.into()))?;
+        let read = Identity::parse(text.as_bytes()).map_err(|e| self.quarantine(pem.as_bytes(), e.into()))?;
         if read.key.holds_the_key() != fact.reference.is_none() {
-            return Err(self.quarantine(&issued.cert, IdentityError::HoldsAKey.into()));
+            return Err(self.quarantine(pem.as_bytes(), IdentityError::HoldsAKey.into()));
         }
         self.publish(&text)?;
         let readers = self.world.providers.readers(&read.key, Some(&fact.facts));
-        self.arrived = Some(arrival::report(self.world, &self.work, stage, &summary, readers)?);
+        self.arrived = Some(arrival::report(self.world, &self.work, stage, None, Some(&summary), readers)?);
         Ok(Next::Learnt(Record::Done))
+    }
+
+    /// The certificate that the identity will have: the issued one, checked, or the one that was shown.
+    fn certified(&self, stage: &Ready, answer: &Answer) -> Result<(Chain, Summary), Error> {
+        match &stage.submission {
+            Submission::Csr(_) | Submission::IdpToken { .. } => {
+                let issued = answer.issued().map_err(|why| self.quarantine(&answer.body, IssuedError::Answer(why)))?;
+                self.judge(stage, &issued.cert).map_err(|error| match error {
+                    Error::Issued { source, .. } => self.quarantine(&issued.cert, source),
+                    other => other,
+                })
+            }
+            Submission::Certificate { chain, .. } => {
+                let summary = chain.summary().map_err(|e| Error::Issued { source: e.into(), kept: None })?;
+                Ok((chain.clone(), summary))
+            }
+            Submission::Password | Submission::Nothing => Err(Error::Unexpected("a method without a certificate".into())),
+        }
     }
 
     fn publish(&self, text: &str) -> Result<(), Error> {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{Learnt, Live};
-use crate::controller::{Answer, Failure, Outcome, Refusal};
+use crate::controller::{Answer, Failure, Outcome, Refusal, Submission};
 use crate::error::{Error, Spent};
 use crate::files::FileError;
 use crate::flow::enroll::stage::{Ready, Record};
@@ -18,8 +18,11 @@ const LONGEST_WISH: Duration = Duration::from_secs(60);
 
 impl Live<'_> {
     /// All is ready, the controller is there: the next step may spend the token.
-    pub(in crate::flow::enroll) fn announce(&mut self, _: &Ready) -> Learnt {
-        self.controller()?;
+    pub(in crate::flow::enroll) fn announce(&mut self, stage: &Ready) -> Learnt {
+        if stage.submission == Submission::Nothing {
+            return Ok(Next::Learnt(Record::Answered));
+        }
+        self.controller(stage)?;
         Ok(Next::Learnt(Record::Posting(1)))
     }
 
@@ -28,15 +31,18 @@ impl Live<'_> {
         let (world, subject) = (self.world, stage.intent().subject.clone());
         if self.posted == 0 && self.trust.is_none() {
             // A run that was killed here may have sent it: this one counts as another.
-            let unknown = |error: Error| Error::OutcomeUnknown { why: sentence(&error) };
-            self.controller().map_err(unknown)?;
+            self.controller(stage).map_err(|error| match error {
+                Error::Key { uri, source, .. } => Error::Key { uri, source, spent: Spent::Unknown },
+                error => Error::OutcomeUnknown { why: sentence(&error) },
+            })?;
             self.posted += 1;
             return Ok(Next::Learnt(Record::Posting(n + 1)));
         }
         within(world, "before_post", Spent::Unknown)?;
         self.posted = self.posted.max(1);
-        let (token, controller) = self.controller()?;
-        let answer = match controller.enroll(token, &stage.submission) {
+        let secret = self.request.secret.as_ref();
+        let (token, controller) = self.controller(stage)?;
+        let answer = match controller.enroll(token, &stage.submission, secret) {
             Ok(answer) => Ok(answer),
             Err(TrustError::Network(error)) => Err(error),
             // A second handshake that is refused: nothing was sent in it.
@@ -93,8 +99,7 @@ impl Live<'_> {
 
     /// A definite no: a key that we made for this enrollment is deleted, and that is said.
     pub(in crate::flow::enroll) fn clean_up(&mut self, stage: &Ready, why: &Refusal) -> Error {
-        if stage.keyed.key.created {
-            let uri = &stage.keyed.key.uri;
+        if let Some(uri) = stage.keyed.made() {
             if let Err(error) = self
                 .discard(uri)
                 .and_then(|()| self.work.note_clean().map_err(|source| Error::Local { source, spent: Spent::No }))
