@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::World;
 use super::enroll::stage::{CertificateWish, KeyWish};
-use super::enroll::{self, Request, client};
+use super::enroll::{self, Request, handshake};
 use crate::certificate::rfc3339;
 use crate::error::{Error, Spent};
 use crate::jwt::{Brings, TokenError, UnverifiedToken};
@@ -112,7 +112,7 @@ pub fn doctor(request: &Request, world: &World<'_>) -> Diagnosis {
     if !fits {
         return diagnosis;
     }
-    let met = client::meet(token, request.given.as_ref(), shown.as_ref(), world);
+    let met = handshake::meet(token, request.given.as_ref(), shown.as_ref(), world);
     let met = met.map(|t| format!("{} is {}; it has {} CA certificates", token.issuer(), how(&t), t.anchors.count()));
     let controller = diagnosis.add("controller", met);
     if device && controller && shown.is_none() {
@@ -132,7 +132,7 @@ fn try_certificate(request: &Request, world: &World<'_>) -> Result<ClientAuth, E
     let provider = world.providers.of(uri).map_err(key_error)?;
     let key = provider.open(uri, &world.access).map_err(key_error)?;
     let wish = request.certificate.as_ref().unwrap_or(&CertificateWish::Beside);
-    let chain = client::certificate(wish, &key, world)?;
+    let chain = handshake::certificate(wish, &key, world)?;
     Ok(ClientAuth::new(chain, key))
 }
 

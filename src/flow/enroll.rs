@@ -6,7 +6,7 @@
 pub mod stage;
 
 mod arrival;
-pub(super) mod client;
+pub(super) mod handshake;
 mod live;
 mod work;
 

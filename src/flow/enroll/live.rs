@@ -12,7 +12,7 @@ use base64::prelude::BASE64_STANDARD;
 
 use super::stage::{CertificateWish, Intent, KeyFact, KeyWish, Keyed, Ready, Record, Stage, Trusted};
 use super::work::Work;
-use super::{Enrolled, Request, arrival, client, note, token_of, within};
+use super::{Enrolled, Request, arrival, handshake, note, token_of, within};
 use crate::controller::{Controller, Submission};
 use crate::csr::Csr;
 use crate::error::{Error, Spent};
@@ -84,7 +84,7 @@ impl<'a> Live<'a> {
 
     fn meet(&self, intent: &Intent, client: Option<&ClientAuth>) -> Result<Trust, Error> {
         let given = self.request.given.as_ref().or(intent.given.as_ref());
-        client::meet(token_of(self.request)?, given, client, self.world)
+        handshake::meet(token_of(self.request)?, given, client, self.world)
     }
 
     /// The connection, made anew in a run that did not begin with it.
@@ -110,7 +110,7 @@ impl<'a> Live<'a> {
             Some(Submission::Certificate { chain, .. }) => chain.clone(),
             _ => {
                 let wish = intent.certificate.as_ref().unwrap_or(&CertificateWish::Beside);
-                client::certificate(wish, &key, self.world)?
+                handshake::certificate(wish, &key, self.world)?
             }
         };
         Ok(ClientAuth::new(chain, key))
