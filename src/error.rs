@@ -104,8 +104,8 @@ pub enum Error {
     /// The very first request was answered with "no such token".
     #[error("the token is not valid at the controller: it was used by someone else, refreshed, or never valid there")]
     Gone {
-        /// The identity.
-        subject: String,
+        /// The identity, where the token names one.
+        subject: Option<String>,
         /// The controller's words.
         #[source]
         source: Refusal,
@@ -119,8 +119,8 @@ pub enum Error {
     /// The controller has issued a certificate that never arrived.
     #[error("the controller has enrolled the identity, and its answer is lost")]
     AnswerLost {
-        /// The identity.
-        subject: String,
+        /// The identity, where the token names one.
+        subject: Option<String>,
         /// Where it was to be.
         out: PathBuf,
     },
@@ -334,7 +334,10 @@ impl Error {
             Self::NotNow { .. } | Self::OutcomeUnknown { .. } => true,
             Self::Key { source, .. } | Self::IdentityKey { source, .. } => source.may_heal(),
             // A device without a battery learns the time after it has started.
-            Self::Trust { source: TrustError::Chain { clock: Some(_), .. }, .. } => clock_is_wrong,
+            Self::Trust {
+                source: TrustError::Chain { clock: Some(_), .. } | TrustError::GivenChain { clock: Some(_), .. },
+                ..
+            } => clock_is_wrong,
             Self::Usage { .. }
             | Self::Token(_)
             | Self::Trust { .. }
@@ -390,7 +393,7 @@ fn trust_code(error: &TrustError) -> &'static str {
         TrustError::NotSigner => "controller_not_signer",
         TrustError::TokenDamaged => "token_damaged",
         TrustError::NotKeyOwner => "controller_not_key_owner",
-        TrustError::Chain { .. } => "controller_chain",
+        TrustError::Chain { .. } | TrustError::GivenChain { .. } => "controller_chain",
         TrustError::Name => "controller_name",
         TrustError::Cacerts(_) | TrustError::CacertsStatus(_) => "cacerts_unusable",
         TrustError::Redirect(_) => "redirect",

@@ -103,8 +103,8 @@ impl fmt::Debug for World<'_> {
 /// Who, where, and in which file; in every report.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct IdentitySummary {
-    /// The identity's id.
-    pub id: String,
+    /// The identity's id; `null` where nobody has said it.
+    pub id: Option<String>,
     /// `https://host:port`.
     pub controller: String,
     /// The file, absolute.

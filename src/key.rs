@@ -182,6 +182,12 @@ pub trait Key: Debug + Send + Sync {
     /// Attributes as read back.
     fn facts(&self) -> Result<KeyFacts, KeyError>;
 
+    /// The certificates that lie beside it, DER: the one for this key first, then those that issued it, as far as they are
+    /// there. None where its place holds no certificates.
+    fn certificates(&self) -> Result<Vec<Vec<u8>>, KeyError> {
+        Ok(Vec::new())
+    }
+
     /// Hashes and signs a message.
     fn sign(&self, algorithm: SignatureAlgorithm, message: &[u8]) -> Result<Vec<u8>, KeyError> {
         self.sign_digest(algorithm, &algorithm.hash().digest(message))

@@ -38,6 +38,16 @@ impl ClientAuth {
         Self { chain, key, failed: Arc::default() }
     }
 
+    /// Leaf and intermediates.
+    pub fn chain(&self) -> &Chain {
+        &self.chain
+    }
+
+    /// The key of the leaf.
+    pub fn key(&self) -> &Arc<dyn Key> {
+        &self.key
+    }
+
     /// Why the key did not sign in the last handshake; rustls passes no reason on.
     pub fn take_failure(&self) -> Option<KeyError> {
         self.failed.lock().unwrap_or_else(PoisonError::into_inner).take()

@@ -9,6 +9,7 @@ use std::process::ExitCode;
 use serde_json::{Map, Value, json};
 use ziti_enroller::error::{Error, Spent};
 use ziti_enroller::flow::doctor::Check;
+use ziti_enroller::flow::enroll::Enrolled;
 use ziti_enroller::flow::inspect::{Certificate, Inspected};
 use ziti_enroller::flow::status::{PathStatus, State};
 use ziti_enroller::key::{KeyListing, PinState, Place, PlaceListing, Readers};
@@ -171,23 +172,7 @@ fn words(done: &Done) -> String {
     match done {
         Done::Version { version } => format!("ziti-enroller {version}\n"),
         Done::Status(status) => status.paths.iter().map(path_status).collect(),
-        Done::Enroll(e) | Done::Resume(e) => {
-            let made = if e.key.created { "new" } else { "existing" };
-            let place = match &e.token {
-                Some(place) => format!("in token `{}` ({})", place.label, place.model),
-                None if e.key.reference == "file:" => "in the identity file".to_owned(),
-                None => format!("in {}", e.key.reference),
-            };
-            format!(
-                "enrolled {} at {}: {} ({made} {} key {place}, certificate until {})\n{}",
-                e.identity.id,
-                e.identity.controller,
-                e.identity.file,
-                e.key.algorithm,
-                e.certificate.not_after,
-                reader_lines(&e.readers)
-            )
-        }
+        Done::Enroll(e) | Done::Resume(e) => enrolled(e),
         Done::Doctor(diagnosis) => diagnosis.checks.iter().map(check).collect(),
         Done::ListTokens(list) => list.tokens.iter().map(token).collect(),
         Done::ListKeys(list) => list.keys.iter().map(key).collect(),
@@ -197,7 +182,7 @@ fn words(done: &Done) -> String {
             "{} is `{}` ({}) at {} {}: logged in with its {} key, certificate until {}\n",
             v.identity.file,
             v.name,
-            v.identity.id,
+            v.identity.id.as_deref().unwrap_or_default(),
             v.identity.controller,
             v.controller_version,
             v.key.algorithm,
@@ -222,6 +207,23 @@ fn words(done: &Done) -> String {
         }
         Done::Inspect(Inspected::Certificates { certificates }) => certificates.iter().map(certificate).collect(),
     }
+}
+
+fn enrolled(e: &Enrolled) -> String {
+    let key = e.key.as_ref().map(|key| {
+        let made = if key.created { "new" } else { "existing" };
+        let place = match &e.token {
+            Some(place) => format!("in token `{}` ({})", place.label, place.model),
+            None if key.reference == "file:" => "in the identity file".to_owned(),
+            None => format!("in {}", key.reference),
+        };
+        format!("{made} {} key {place}", key.algorithm)
+    });
+    let until = e.certificate.as_ref().map(|c| format!("certificate until {}", c.not_after));
+    let facts: Vec<String> = key.into_iter().chain(until).collect();
+    let facts = if facts.is_empty() { String::new() } else { format!(" ({})", facts.join(", ")) };
+    let who = e.identity.id.as_ref().map(|id| format!(" {id}")).unwrap_or_default();
+    format!("enrolled{who} at {}: {}{facts}\n{}", e.identity.controller, e.identity.file, reader_lines(&e.readers))
 }
 
 fn path_status(path: &PathStatus) -> String {

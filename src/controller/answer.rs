@@ -193,12 +193,16 @@ impl Answer {
         #[derive(Deserialize)]
         struct Data {
             cert: Option<String>,
-            controllers: Option<Vec<Value>>,
         }
         let envelope: Envelope = serde_json::from_slice(&self.body).map_err(|_| "it is neither JSON nor PEM")?;
         let cert = envelope.data.cert.filter(|c| !c.is_empty()).ok_or("it holds no certificate")?;
-        let apis = envelope.data.controllers.iter().flatten().flat_map(client_apis).collect();
-        Ok(Issued { cert: cert.into_bytes(), apis })
+        Ok(Issued { cert: cert.into_bytes(), apis: self.apis() })
+    }
+
+    /// The client APIs of all controllers of the network, where the answer to an enrollment says so (from 2.1).
+    pub fn apis(&self) -> Vec<String> {
+        let json: Value = serde_json::from_slice(&self.body).unwrap_or_default();
+        json.pointer("/data/controllers").and_then(Value::as_array).into_iter().flatten().flat_map(client_apis).collect()
     }
 }
 

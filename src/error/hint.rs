@@ -29,14 +29,15 @@ impl Error {
                 Some(Hint::say("see what the device or its service is doing; --device-timeout gives it more time"))
             }
             Self::Refused(refusal) => refusal_hint(&refusal.code),
-            Self::Gone { subject, .. } => Some(Hint::say(format!(
+            Self::Gone { subject: None, .. } => Some(Hint::say("ask the administrator for a new token")),
+            Self::Gone { subject: Some(subject), .. } => Some(Hint::say(format!(
                 "have the administrator look at the authenticators of identity {subject}: if there is one that you do not know, \
                  somebody else has used the token; then ask for a new one"
             ))),
             Self::OutcomeUnknown { .. } => Some(Hint::say(
                 "run the same command again: the same request is sent once more, which can enroll the identity at most once",
             )),
-            Self::AnswerLost { subject, out } => Some(answer_lost_hint(subject, out)),
+            Self::AnswerLost { subject, out } => Some(answer_lost_hint(subject.as_deref(), out)),
             Self::Unkept { .. } => Some(Hint::say(
                 "put what was printed into a file, make room, and give it to `ziti-enroller resume IDENTITY --certificate FILE`",
             )),
@@ -79,18 +80,21 @@ fn trust_hint(controller: &str, error: &TrustError) -> Option<Hint> {
     match error {
         TrustError::NotSigner => Some(Hint::say(format!(
             "another certificate answers at {controller}: renewed since the token was made, another listener, a TLS proxy, \
-             or an impostor; ask the administrator for a refreshed token"
+             or an impostor; ask the administrator for a refreshed token, or give with --ca the CA certificate that you trust it by"
         ))),
         TrustError::TokenDamaged => Some(Hint::say("copy the token again, whole and without changes")),
         TrustError::NotKeyOwner => {
             Some(Hint::say(format!("something between here and {controller} pretends to be the controller")))
         }
-        TrustError::Chain { clock: Some(clock), .. } => Some(Hint::say(format!(
-            "the clock of this machine says {clock}; if that is right, the controller's certificate must be renewed"
-        ))),
+        TrustError::Chain { clock: Some(clock), .. } | TrustError::GivenChain { clock: Some(clock), .. } => Some(Hint::say(
+            format!("the clock of this machine says {clock}; if that is right, the controller's certificate must be renewed"),
+        )),
         TrustError::Chain { clock: None, .. } => Some(Hint::say(
             "the controller must hand out the CA that issued its own certificate; its administrator can add it to the listener's `ca`",
         )),
+        TrustError::GivenChain { clock: None, .. } => {
+            Some(Hint::say(format!("give with --ca the CA certificate that issued the one of {controller}")))
+        }
         TrustError::Name => {
             Some(Hint::say(format!("the controller's certificate must name {controller}, which is what its tokens say")))
         }
@@ -168,7 +172,12 @@ fn refusal_hint(code: &Printable) -> Option<Hint> {
 }
 
 /// The controller keeps what it has issued: the certificate can be had from it, or the identity be enrolled anew.
-fn answer_lost_hint(subject: &str, out: &Path) -> Hint {
+fn answer_lost_hint(subject: Option<&str>, out: &Path) -> Hint {
+    let Some(subject) = subject else {
+        let out = shell_word(&out.to_string_lossy());
+        let say = "the administrator can give you the controller's copy of the certificate";
+        return Hint::run(say, format!("ziti-enroller resume {out} --certificate FILE"));
+    };
     let query = format!("identity=\"{subject}\" and method=\"cert\"");
     let listed = format!("ziti edge list authenticators {} -j", shell_word(&query));
     let file = shell_word(&format!("{subject}.pem"));

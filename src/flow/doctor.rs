@@ -6,13 +6,14 @@
 use serde::Serialize;
 
 use super::World;
-use super::enroll::stage::KeyWish;
-use super::enroll::{self, Request};
+use super::enroll::stage::{CertificateWish, KeyWish};
+use super::enroll::{self, Request, handshake};
 use crate::certificate::rfc3339;
 use crate::error::{Error, Spent};
-use crate::jwt::{TokenError, UnverifiedToken};
+use crate::jwt::{Brings, TokenError, UnverifiedToken};
 use crate::key::{KeyError, KeyOwner, NewKey, Rehearsal};
-use crate::trust;
+use crate::tls::ClientAuth;
+use crate::trust::Trust;
 
 /// What was found.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -76,7 +77,10 @@ pub fn doctor(request: &Request, world: &World<'_>) -> Diagnosis {
         "token",
         enroll::check_expiry(token, world).map(|()| {
             let until = token.expires().map(rfc3339).unwrap_or_default();
-            format!("for identity {} of {}, until {until}", token.subject(), token.issuer())
+            match token.identity() {
+                Some(identity) => format!("for identity {identity} of {}, until {until}", token.issuer()),
+                None => format!("method {}, for everybody at {}", token.method().name(), token.issuer()),
+            }
         }),
     );
     diagnosis.add("output", enroll::try_output(request));
@@ -90,13 +94,46 @@ pub fn doctor(request: &Request, world: &World<'_>) -> Diagnosis {
         }
     };
     let device = diagnosis.add("device", provider.prepare(uri).map(|()| found_by(provider.name())).map_err(key_error));
-    let met = trust::establish(token, None, &world.reach, world.now());
-    let met = met.map(|t| format!("{} is the token's issuer; it has {} CA certificates", token.issuer(), t.anchors.count()));
-    let controller = diagnosis.add("controller", met.map_err(|e| Error::trust(token.issuer().to_string(), e)));
-    if device && controller {
+    let mut shown = None;
+    let fits = match token.method().brings() {
+        Brings::Certificate => {
+            device
+                && diagnosis.add(
+                    "certificate",
+                    try_certificate(request, world).map(|client| {
+                        let found = format!("it is for {} key {}", client.key().public_key().algorithm(), client.key().uri());
+                        shown = Some(client);
+                        found
+                    }),
+                )
+        }
+        Brings::Csr | Brings::IdpToken | Brings::Password | Brings::Nothing => true,
+    };
+    if !fits {
+        return diagnosis;
+    }
+    let met = handshake::meet(token, request.given.as_ref(), shown.as_ref(), world);
+    let met = met.map(|t| format!("{} is {}; it has {} CA certificates", token.issuer(), how(&t), t.anchors.count()));
+    let controller = diagnosis.add("controller", met);
+    if device && controller && shown.is_none() {
         diagnosis.add("key", try_key(request, token, world).map_err(key_error));
     }
     diagnosis
+}
+
+fn how(trust: &Trust) -> &'static str {
+    if trust.doubt.is_some() { "what the given CA certificates say" } else { "the token's issuer" }
+}
+
+/// One login; the key of the certificate is opened, and both are found to fit. What lies there is neither made nor changed.
+fn try_certificate(request: &Request, world: &World<'_>) -> Result<ClientAuth, Error> {
+    let uri = request.key.uri();
+    let key_error = |source| Error::Key { uri: Box::new(uri.clone()), source, spent: Spent::No };
+    let provider = world.providers.of(uri).map_err(key_error)?;
+    let key = provider.open(uri, &world.access).map_err(key_error)?;
+    let wish = request.certificate.as_ref().unwrap_or(&CertificateWish::Beside);
+    let chain = handshake::certificate(wish, &key, world)?;
+    Ok(ClientAuth::new(chain, key))
 }
 
 fn found_by(provider: &str) -> String {
@@ -114,7 +151,7 @@ fn try_key(request: &Request, token: &UnverifiedToken, world: &World<'_>) -> Res
     };
     let origin = token.issuer().to_string();
     let (folder, out) = enroll::folder_of(request).map_err(KeyError::File)?;
-    let owner = Some(KeyOwner { origin: &origin, subject: token.subject() });
+    let owner = token.identity().map(|subject| KeyOwner { origin: &origin, subject });
     let plan = provider.plan(&NewKey { within, owner, algorithm, reuse, work: &folder, identity: &out }, access)?;
     if plan.there_already {
         return provider.open(&plan.uri, access).map(|key| describe(&*key));

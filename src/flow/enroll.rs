@@ -6,21 +6,24 @@
 pub mod stage;
 
 mod arrival;
+pub(super) mod handshake;
 mod live;
 mod work;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use secrecy::SecretString;
 use serde::Serialize;
 
 use self::live::Live;
-use self::stage::{Intent, KeyWish, Record, Stage};
+use self::stage::{CertificateWish, Intent, KeyWish, Record, Stage};
 use self::work::WorkFolder;
 use super::{CertificateSummary, Event, IdentitySummary, Next, Pauses, Stages, World, pause, walk};
+use crate::certificate::Anchors;
 use crate::error::{Error, Spent};
 use crate::files::{self, FileError, FileErrorKind, Folder};
-use crate::jwt::{TokenError, UnverifiedToken};
+use crate::jwt::{Brings, Method, TokenError, UnverifiedToken};
 use crate::key::{Place, Readers};
 
 /// An enrollment that is wanted.
@@ -34,16 +37,45 @@ pub struct Request {
     pub out: PathBuf,
     /// The key.
     pub key: KeyWish,
+    /// The certificate to show in the handshake, for a method that brings one; `None`: the one beside the key.
+    pub certificate: Option<CertificateWish>,
+    /// The name that a new identity is to have, for a method that makes one.
+    pub name: Option<String>,
+    /// CA certificates that the controller is trusted by, instead of the token's signature.
+    pub given: Option<Anchors>,
+    /// What goes into the request and must not be written down: a password, the token of an identity provider.
+    pub secret: Option<SecretString>,
     /// Replaces an identity that is there, and sets an unfinished enrollment with another token aside.
     pub force: bool,
     /// Removes the token's file when the identity is in place.
     pub remove_token: bool,
     /// The certificate that the controller has issued and whose answer was lost, PEM.
-    pub certificate: Option<Vec<u8>>,
+    pub issued: Option<Vec<u8>>,
     /// Puts the PIN into the identity, for SDKs that look nowhere else.
     pub embed_pin: bool,
     /// Whom the identity file is given to: user and group, as numbers.
     pub owner: Option<(u32, Option<u32>)>,
+}
+
+impl Request {
+    /// An enrollment with `token` and nothing out of the ordinary.
+    pub fn new(token: Option<Arc<UnverifiedToken>>, out: PathBuf, key: KeyWish) -> Self {
+        Self {
+            token,
+            token_file: None,
+            out,
+            key,
+            certificate: None,
+            name: None,
+            given: None,
+            secret: None,
+            force: false,
+            remove_token: false,
+            issued: None,
+            embed_pin: false,
+            owner: None,
+        }
+    }
 }
 
 /// What an enrollment gave.
@@ -51,12 +83,12 @@ pub struct Request {
 pub struct Enrolled {
     /// The identity.
     pub identity: IdentitySummary,
-    /// Its key.
-    pub key: EnrolledKey,
+    /// Its key; `null` for a method without one.
+    pub key: Option<EnrolledKey>,
     /// The token or device that the key is in; `null` for a file.
     pub token: Option<Place>,
-    /// Its certificate.
-    pub certificate: CertificateSummary,
+    /// Its certificate; `null` for a method without one.
+    pub certificate: Option<CertificateSummary>,
     /// Who else can open it.
     pub readers: Readers,
 }
@@ -83,6 +115,8 @@ pub struct EnrolledKey {
 pub struct Standing {
     /// The name of the stage.
     pub stage: &'static str,
+    /// How it enrolls.
+    pub method: Option<Method>,
     /// The identity's id.
     pub subject: Option<String>,
     /// The file of its token.
@@ -103,7 +137,8 @@ pub fn standing(out: &Path) -> Result<Option<Standing>, Error> {
     let intent = stage.intent().cloned();
     Ok(Some(Standing {
         stage: stage.name(),
-        subject: intent.as_ref().map(|i| i.subject.clone()),
+        method: intent.as_ref().map(|i| i.method),
+        subject: intent.as_ref().and_then(|i| i.subject.clone()),
         token_file: intent.as_ref().and_then(|i| i.token_file.clone()),
         key: intent.map(|i| i.key),
         spent: spent(&stage),
@@ -153,7 +188,7 @@ fn go_on(stage: Stage, request: &Request, world: &World<'_>, work: &mut WorkFold
         Stage::Planned(s, plan) => live.make_key(s, plan),
         Stage::Keyed(s) => live.prepare(s),
         Stage::Ready(s) => live.announce(s),
-        Stage::Posting(s, _) if request.certificate.is_some() => live.take_back(s),
+        Stage::Posting(s, _) if request.issued.is_some() => live.take_back(s),
         Stage::Posting(s, n) => live.post(s, *n),
         Stage::Answered(s) => live.accept(s),
         Stage::Lost(s) => live.take_back(s),
@@ -192,6 +227,7 @@ pub(super) fn folder_of(request: &Request) -> Result<(Folder, PathBuf), FileErro
 
 /// Reserves the output and finds out where the enrollment stands. Nothing was sent and no PIN tried.
 fn begin(request: &Request, world: &World<'_>) -> Result<(WorkFolder, Stage), Error> {
+    request.token.as_deref().map_or(Ok(()), check_method)?;
     let local = |source| Error::Local { source, spent: Spent::No };
     let place = work::Output::at(&request.out).map_err(local)?;
     if !place.has_work() {
@@ -203,7 +239,7 @@ fn begin(request: &Request, world: &World<'_>) -> Result<(WorkFolder, Stage), Er
     // Without a token it is this enrollment that is meant, whichever token it began with.
     let other = request.token.as_ref().zip(known).filter(|(token, known)| known.token != token.digest());
     let stage = if let Some((token, known)) = other {
-        let same_identity = known.origin == *token.issuer() && known.subject == token.subject();
+        let same_identity = known.origin == *token.issuer() && known.is_for(token.identity());
         let ended = matches!(stage, Stage::Refused(..) | Stage::Lost(_));
         if stage.has_posted() && !(ended && same_identity) {
             if !request.force {
@@ -246,10 +282,28 @@ fn intent(request: &Request, token: &UnverifiedToken, discard: Option<crate::key
     Intent {
         token: token.digest(),
         token_file: request.token_file.clone(),
+        method: token.method(),
         origin: token.issuer().clone(),
-        subject: token.subject().to_owned(),
+        subject: token.identity().map(str::to_owned),
         key: request.key.clone(),
+        certificate: match token.method().brings() {
+            Brings::Certificate => Some(request.certificate.clone().unwrap_or(CertificateWish::Beside)),
+            Brings::Csr | Brings::IdpToken | Brings::Password | Brings::Nothing => None,
+        },
+        name: request.name.clone(),
+        given: request.given.clone(),
         discard,
+    }
+}
+
+/// Finds out before anything is done whether the method is one that this version enrolls by.
+pub(super) fn check_method(token: &UnverifiedToken) -> Result<(), Error> {
+    match token.method().brings() {
+        Brings::Csr | Brings::Certificate => Ok(()),
+        Brings::IdpToken | Brings::Password | Brings::Nothing => {
+            let why = format!("its method `{}` is not built into this version", token.method().name());
+            Err(Error::Token(TokenError::Method(why)))
+        }
     }
 }
 

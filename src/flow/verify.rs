@@ -73,7 +73,7 @@ pub fn verify(path: &Path, world: &World<'_>) -> Result<Verified, Error> {
     let file: PathBuf = files::absolute(path).map_err(Error::Read)?;
     Ok(Verified {
         identity: IdentitySummary {
-            id: who.id.as_str().to_owned(),
+            id: Some(who.id.as_str().to_owned()),
             controller: origin.to_string(),
             file: file.display().to_string(),
         },

@@ -8,11 +8,13 @@ use clap::ArgMatches;
 use clap::builder::FalseyValueParser;
 use clap::parser::ValueSource;
 use secrecy::SecretString;
+use ziti_enroller::certificate::Anchors;
 use ziti_enroller::error::Error;
 use ziti_enroller::files::{self, FileErrorKind};
 use ziti_enroller::flow::enroll::Request;
-use ziti_enroller::flow::enroll::stage::KeyWish;
+use ziti_enroller::flow::enroll::stage::{CertificateWish, KeyWish};
 use ziti_enroller::flow::{Event, Watch};
+use ziti_enroller::identity::{self, IdentityError};
 use ziti_enroller::jwt::{self, TokenError, UnverifiedToken};
 use ziti_enroller::key::uri::UriError;
 use ziti_enroller::key::{KeyAlgorithm, KeyProvider, KeyReference, KeyUri, Providers};
@@ -43,6 +45,16 @@ pub struct EnrollArgs {
     /// Type of a new key: p256, p384, rsa2048, rsa3072, rsa4096 [default: p256]
     #[arg(short = 'a', long, value_name = "TYPE", env = "ZITI_ENROLLER_KEY_ALG", hide_env = true)]
     key_alg: Option<String>,
+    /// Certificate of a third-party CA and its intermediates, for tokens of methods ottca and ca: a file, or `auto` for the
+    /// one beside the key [default: auto]
+    #[arg(short, long, value_name = "FILE|auto", env = "ZITI_ENROLLER_CERT", hide_env = true)]
+    cert: Option<PathBuf>,
+    /// Name of the new identity, for tokens of method ca
+    #[arg(short = 'n', long, value_name = "NAME", env = "ZITI_ENROLLER_IDNAME", hide_env = true)]
+    idname: Option<String>,
+    /// Trust the controller by the CA certificates in this file, not by the token's signature
+    #[arg(long, value_name = "FILE", env = "ZITI_ENROLLER_CA", hide_env = true)]
+    ca: Option<PathBuf>,
     /// Put the PIN into the identity file, for SDKs that look nowhere else
     #[arg(long, env = "ZITI_ENROLLER_EMBED_PIN", hide_env = true, value_parser = FalseyValueParser::new())]
     embed_pin: bool,
@@ -126,16 +138,23 @@ impl Enroll {
         if token_file.is_some() && token_file == files::absolute(&out).ok() {
             return Err(usage_with("--out is the token's own file", "give another name with --out"));
         }
+        let certificate = match &self.typed.cert {
+            Some(path) if path.as_os_str() == "auto" => Some(CertificateWish::Beside),
+            // A later run may start elsewhere.
+            Some(path) => Some(CertificateWish::File(files::absolute(path).map_err(Error::Read)?)),
+            None => None,
+        };
+        let given = self.typed.ca.as_deref().map(anchors).transpose()?;
         Ok(Request {
-            token: Some(token),
-            certificate: None,
             token_file,
-            out,
-            key,
+            certificate,
+            name: self.typed.idname,
+            given,
             force: self.typed.force,
             remove_token: self.typed.rm,
             embed_pin: self.typed.embed_pin,
             owner,
+            ..Request::new(Some(token), out, key)
         })
     }
 
@@ -275,6 +294,13 @@ pub fn read_token(jwt: &OsStr, watch: &dyn Watch) -> Result<(SecretString, Optio
     // A later run may start elsewhere.
     let path = files::absolute(&path).map_err(token_file_error)?;
     Ok((text(token)?, Some(path)))
+}
+
+/// The CA certificates of a file.
+fn anchors(path: &Path) -> Result<Anchors, Error> {
+    let pem = files::read_file(path, identity::LARGEST).map_err(Error::Read)?;
+    let unusable = |e| Error::Identity { path: path.to_owned(), source: IdentityError::Certificates("ca", e) };
+    Anchors::from_pem(&pem).map_err(unusable)
 }
 
 /// As the historical tool took them, `RSA` and `EC`, and by our own names.

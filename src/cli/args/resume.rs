@@ -64,18 +64,15 @@ impl ResumeArgs {
             (None, token) => (token, None),
         };
         let token = token.map(|t| UnverifiedToken::parse(&t).map(Arc::new)).transpose().map_err(Error::Token)?;
-        let certificate = self.certificate.map(|f| files::read_file(&f, identity::LARGEST)).transpose().map_err(Error::Read)?;
+        let issued = self.certificate.map(|f| files::read_file(&f, identity::LARGEST)).transpose().map_err(Error::Read)?;
         let key = standing.key.ok_or_else(|| usage_with("this enrollment has not begun yet", "enroll with the same --out"))?;
         Ok(Request {
-            token,
-            certificate,
+            issued,
             token_file: token_file.or(standing.token_file),
-            out: self.identity,
-            key,
             force: self.force,
-            remove_token: false,
             embed_pin: self.embed_pin,
-            owner: None,
+            // Certificate, name and CA certificates that this enrollment began with are written down.
+            ..Request::new(token, self.identity, key)
         })
     }
 }

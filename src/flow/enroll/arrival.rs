@@ -12,40 +12,46 @@ use crate::flow::{CertificateSummary, IdentitySummary, World};
 use crate::identity::{self, Identity, IdentityError};
 use crate::key::{Answer, PublicKey, Readers};
 
-/// What an enrollment gave, from what was learnt on the way and from the certificate.
+/// What an enrollment gave, from what was learnt on the way and from the certificate. `id` is what the controller says,
+/// where the token does not.
 pub(super) fn report(
     world: &World<'_>,
     work: &Work,
     stage: &Ready,
-    summary: &Summary,
+    id: Option<String>,
+    summary: Option<&Summary>,
     readers: Readers,
 ) -> Result<Enrolled, Error> {
-    let fact = &stage.keyed.key;
+    let key = stage.keyed.key.as_ref();
+    Ok(Enrolled {
+        identity: IdentitySummary {
+            id: stage.intent().subject.clone().or(id),
+            controller: stage.intent().origin.to_string(),
+            file: work.out().display().to_string(),
+        },
+        key: key.map(|fact| enrolled_key(world, fact)).transpose()?,
+        token: key.and_then(|fact| fact.facts.place.clone()),
+        certificate: summary.map(CertificateSummary::from),
+        readers,
+    })
+}
+
+fn enrolled_key(world: &World<'_>, fact: &KeyFact) -> Result<EnrolledKey, Error> {
     let public = public_key(fact)?;
     let failed = |source| Error::Key { uri: Box::new(fact.uri.clone()), source, spent: Spent::Yes };
     let provider = world.providers.of(&fact.uri).map_err(failed)?;
     let held = fact.reference.is_none();
-    Ok(Enrolled {
-        identity: IdentitySummary {
-            id: stage.intent().subject.clone(),
-            controller: stage.intent().origin.to_string(),
-            file: work.out().display().to_string(),
+    Ok(EnrolledKey {
+        provider: provider.name(),
+        reference: if held { format!("{}:", provider.scheme()) } else { fact.uri.to_string() },
+        algorithm: public.algorithm().to_string(),
+        spki_sha256: crate::text::hex(&public.sha256()),
+        created: fact.created,
+        extractable: match fact.facts.extractable {
+            Answer::Yes => Some(true),
+            Answer::No => Some(false),
+            Answer::Unknown => None,
         },
-        key: EnrolledKey {
-            provider: provider.name(),
-            reference: if held { format!("{}:", provider.scheme()) } else { fact.uri.to_string() },
-            algorithm: public.algorithm().to_string(),
-            spki_sha256: crate::text::hex(&public.sha256()),
-            created: fact.created,
-            extractable: match fact.facts.extractable {
-                Answer::Yes => Some(true),
-                Answer::No => Some(false),
-                Answer::Unknown => None,
-            },
-        },
-        token: fact.facts.place.clone(),
-        certificate: CertificateSummary::from(summary),
-        readers,
     })
 }
 
@@ -57,8 +63,13 @@ pub(super) fn in_place(world: &World<'_>, work: &Work, stage: &Ready) -> Result<
     let failed = |source| Error::Identity { path: path.clone(), source };
     let identity = Identity::parse(&text).map_err(failed)?;
     let summary = identity.chain.summary().map_err(|e| failed(IdentityError::Certificates("cert", e)))?;
-    let readers = world.providers.readers(&identity.key, Some(&stage.keyed.key.facts));
-    report(world, work, stage, &summary, readers)
+    let readers = world.providers.readers(&identity.key, stage.keyed.key.as_ref().map(|key| &key.facts));
+    report(world, work, stage, None, Some(&summary), readers)
+}
+
+/// The key, for a step of a method that brings one.
+pub(super) fn key_of(stage: &Ready) -> Result<&KeyFact, Error> {
+    stage.keyed.key.as_ref().ok_or_else(|| Error::Unexpected("the journal names no key".into()))
 }
 
 /// The public half of the key, as the journal holds it.

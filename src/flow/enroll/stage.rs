@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::certificate::Anchors;
 use crate::controller::{Refusal, Submission};
 use crate::flow::{OutOfOrder, Stages};
-use crate::jwt::TokenDigest;
+use crate::jwt::{Method, TokenDigest};
 use crate::key::{KeyAlgorithm, KeyFacts, KeyPlan, KeyUri};
 use crate::origin::Origin;
 
@@ -24,8 +24,8 @@ pub enum Record {
     Anchors(Anchors),
     /// A key of exactly this name is about to be made.
     Plan(KeyPlan),
-    /// The key is there, read back and tried.
-    Key(KeyFact),
+    /// The key is there, read back and tried; none where the method brings none.
+    Key(Option<KeyFact>),
     /// What will be sent.
     Csr(Submission),
     /// The request is about to be sent, counted over all runs: from here the token may be spent.
@@ -47,15 +47,34 @@ pub struct Intent {
     pub token: TokenDigest,
     /// Its file, to read it again.
     pub token_file: Option<PathBuf>,
+    /// How.
+    #[serde(default)]
+    pub method: Method,
     /// The controller.
     pub origin: Origin,
-    /// The identity's id.
-    pub subject: String,
+    /// The identity's id, where the token says it.
+    pub subject: Option<String>,
     /// The key.
     pub key: KeyWish,
+    /// Where the certificate is that is shown in the handshake, for a method that brings one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate: Option<CertificateWish>,
+    /// The name that a new identity is to have, for a method that makes one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// CA certificates that the controller is trusted by, given by the person who began this.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub given: Option<Anchors>,
     /// A key of ours that an abandoned enrollment left in this place, unused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub discard: Option<KeyUri>,
+}
+
+impl Intent {
+    /// Whether it is for this identity; one that names none is for no other.
+    pub(super) fn is_for(&self, identity: Option<&str>) -> bool {
+        self.subject.is_some() && self.subject.as_deref() == identity
+    }
 }
 
 /// Which key.
@@ -84,6 +103,16 @@ impl KeyWish {
     }
 }
 
+/// Which certificate, for a method that brings one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CertificateWish {
+    /// The one that lies beside the key.
+    Beside,
+    /// The one in this file, PEM, with its intermediates.
+    File(PathBuf),
+}
+
 /// The key, as the rest of the enrollment needs it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeyFact {
@@ -106,11 +135,18 @@ pub struct Trusted {
     pub(super) anchors: Anchors,
 }
 
-/// The key is there.
+/// The key is there, or none is needed.
 #[derive(Clone, Debug)]
 pub struct Keyed {
     pub(super) trusted: Trusted,
-    pub(super) key: KeyFact,
+    pub(super) key: Option<KeyFact>,
+}
+
+impl Keyed {
+    /// The key that this enrollment made.
+    pub(super) fn made(&self) -> Option<&KeyUri> {
+        self.key.as_ref().filter(|key| key.created).map(|key| &key.uri)
+    }
 }
 
 /// The request is ready.
@@ -171,9 +207,9 @@ impl Stage {
         match self {
             Self::Fresh | Self::Intended(_) | Self::Trusted(_) => None,
             Self::Planned(_, plan) => (!plan.there_already).then_some(&plan.uri),
-            Self::Keyed(k) => k.key.created.then_some(&k.key.uri),
+            Self::Keyed(k) => k.made(),
             Self::Ready(r) | Self::Posting(r, _) | Self::Answered(r) | Self::Refused(r, _) | Self::Lost(r) | Self::Done(r) => {
-                r.keyed.key.created.then_some(&r.keyed.key.uri)
+                r.keyed.made()
             }
         }
     }
@@ -221,6 +257,8 @@ impl Stages for Stage {
             // The first request never left: nothing was posted after all.
             (Self::Posting(ready, 1), Record::Csr(submission)) => Self::Ready(Ready { submission, ..ready }),
             (Self::Ready(ready), Record::Posting(1)) => Self::Posting(ready, 1),
+            // Nothing to post.
+            (Self::Ready(ready), Record::Answered) if ready.submission == Submission::Nothing => Self::Answered(ready),
             (Self::Posting(ready, n), Record::Posting(m)) if m == n + 1 => Self::Posting(ready, m),
             (Self::Posting(ready, _) | Self::Lost(ready), Record::Answered) => Self::Answered(ready),
             (Self::Posting(ready, _), Record::Refused(why)) => Self::Refused(ready, why),

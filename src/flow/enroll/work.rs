@@ -155,7 +155,7 @@ impl WorkFolder {
             Some(Stage::Fresh) => true,
             // An abandoned key that is still to be deleted is named in the intent.
             Some(Stage::Intended(intent) | Stage::Trusted(super::stage::Trusted { intent, .. })) => intent.discard.is_none(),
-            Some(Stage::Refused(ready, _)) => !ready.keyed.key.created || self.folder.has(CLEANED),
+            Some(Stage::Refused(ready, _)) => ready.keyed.made().is_none() || self.folder.has(CLEANED),
             _ => false,
         };
         if worthless && let Err(error) = self.output.folder.remove_private(&self.output.work_name) {

@@ -1,0 +1,125 @@
+//! The request: sent once, and again only where nobody can tell what became of it.
+
+use std::time::Duration;
+
+use super::{Learnt, Live};
+use crate::controller::{Answer, Failure, Outcome, Refusal, Submission};
+use crate::error::{Error, Spent};
+use crate::files::FileError;
+use crate::flow::enroll::stage::{Ready, Record};
+use crate::flow::enroll::{note, sentence, token_of, within};
+use crate::flow::{Next, pause};
+use crate::trust::TrustError;
+
+/// Time for a follower to hear of a new token.
+const FOLLOWER: Duration = Duration::from_secs(5);
+/// Longest `Retry-After` that is obeyed.
+const LONGEST_WISH: Duration = Duration::from_secs(60);
+
+impl Live<'_> {
+    /// All is ready, the controller is there: the next step may spend the token.
+    pub(in crate::flow::enroll) fn announce(&mut self, stage: &Ready) -> Learnt {
+        if stage.submission == Submission::Nothing {
+            return Ok(Next::Learnt(Record::Answered));
+        }
+        self.controller(stage)?;
+        Ok(Next::Learnt(Record::Posting(1)))
+    }
+
+    /// Sends the request: once, and again only where nobody can tell what became of it.
+    pub(in crate::flow::enroll) fn post(&mut self, stage: &Ready, n: u32) -> Learnt {
+        let (world, subject) = (self.world, stage.intent().subject.clone());
+        if self.posted == 0 && self.trust.is_none() {
+            // A run that was killed here may have sent it: this one counts as another.
+            self.controller(stage).map_err(|error| match error {
+                Error::Key { uri, source, .. } => Error::Key { uri, source, spent: Spent::Unknown },
+                error => Error::OutcomeUnknown { why: sentence(&error) },
+            })?;
+            self.posted += 1;
+            return Ok(Next::Learnt(Record::Posting(n + 1)));
+        }
+        within(world, "before_post", Spent::Unknown)?;
+        self.posted = self.posted.max(1);
+        let secret = self.request.secret.as_ref();
+        let (token, controller) = self.controller(stage)?;
+        let answer = match controller.enroll(token, &stage.submission, secret) {
+            Ok(answer) => Ok(answer),
+            Err(TrustError::Network(error)) => Err(error),
+            // A second handshake that is refused: nothing was sent in it.
+            Err(error) if n == 1 => {
+                let error = Error::trust(stage.intent().origin.to_string(), error);
+                return Ok(Next::Stop(Record::Csr(stage.submission.clone()), error));
+            }
+            Err(error) => return Err(Error::OutcomeUnknown { why: error.to_string() }),
+        };
+        let outcome = Outcome::of(&answer);
+        within(world, "after_post", Spent::Unknown)?;
+        match (outcome, answer) {
+            (Outcome::Accepted, Ok(answer)) => {
+                self.work.keep(&answer).map_err(|source| unkept(source, &answer))?;
+                within(world, "answer_synced", Spent::Yes)?;
+                Ok(Next::Learnt(Record::Answered))
+            }
+            (Outcome::Gone(_), _) if n == 1 && token_of(self.request)?.is_of_a_cluster() => {
+                // A follower may not have heard yet of a token that was made a moment ago.
+                self.gone_at_first = true;
+                let why = "this controller does not know the token yet";
+                pause(self.world.watch, why, FOLLOWER);
+                self.posted += 1;
+                Ok(Next::Learnt(Record::Posting(n + 1)))
+            }
+            (Outcome::Gone(why), _) if n == 2 && self.gone_at_first => Ok(Next::Learnt(Record::Refused(why))),
+            (Outcome::Gone(_), _) if n > 1 => {
+                let out = self.work.out();
+                Ok(Next::Stop(Record::Lost, Error::AnswerLost { subject, out }))
+            }
+            (Outcome::Refused(why) | Outcome::Gone(why), _) => Ok(Next::Learnt(Record::Refused(why))),
+            (Outcome::Retry(_), Err(source)) if n == 1 => {
+                let error = Error::Network { controller: stage.intent().origin.to_string(), source };
+                Ok(Next::Stop(Record::Csr(stage.submission.clone()), error))
+            }
+            (Outcome::Retry(failure), _) if n == 1 => {
+                let error = Error::NotNow { controller: stage.intent().origin.to_string(), why: failure.why };
+                Ok(Next::Stop(Record::Csr(stage.submission.clone()), error))
+            }
+            (Outcome::Retry(failure) | Outcome::Unknown(failure), _) => self.again(n, *failure),
+            (Outcome::Accepted, Err(_)) => Err(Error::Unexpected("an answer that is none".into())),
+        }
+    }
+
+    fn again(&mut self, n: u32, failure: Failure) -> Learnt {
+        let Some(usual) = self.posted.checked_sub(1).and_then(|i| self.world.patience.repeats.get(i)).copied() else {
+            return Err(Error::OutcomeUnknown { why: failure.why });
+        };
+        let wait = failure.retry_after.map_or(usual, |wish| wish.min(LONGEST_WISH));
+        pause(self.world.watch, &failure.why, wait);
+        self.posted += 1;
+        Ok(Next::Learnt(Record::Posting(n + 1)))
+    }
+
+    /// A definite no: a key that we made for this enrollment is deleted, and that is said.
+    pub(in crate::flow::enroll) fn clean_up(&mut self, stage: &Ready, why: &Refusal) -> Error {
+        if let Some(uri) = stage.keyed.made() {
+            if let Err(error) = self
+                .discard(uri)
+                .and_then(|()| self.work.note_clean().map_err(|source| Error::Local { source, spent: Spent::No }))
+            {
+                note(self.world, &format!("{uri} was made for this enrollment and stays: {}", sentence(&error)));
+            }
+        }
+        let gone = Outcome::is_gone(why);
+        if gone {
+            Error::Gone { subject: stage.intent().subject.clone(), source: why.clone() }
+        } else {
+            Error::Refused(why.clone())
+        }
+    }
+}
+
+/// The last way to save what was issued: past the point of no return, and the disk does not take it.
+fn unkept(source: FileError, answer: &Answer) -> Error {
+    match answer.issued() {
+        Ok(issued) => Error::Unkept { source, certificates: String::from_utf8_lossy(&issued.cert).into_owned() },
+        Err(_) => Error::Local { source, spent: Spent::Yes },
+    }
+}
