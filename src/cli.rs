@@ -106,6 +106,10 @@ pub fn run(args: Args, inherited: Inherited, stdout: Option<&File>) -> Result<Do
     let tell = crash::Crash::around(tell);
     let ask = Ask::new(&args.pins, &inherited);
     signals::listen(args.command.after_an_interruption());
+    let reach = match &args.proxy {
+        Some(proxy) => proxy.on_the_way(args.reach, args.proxy_is_typed, &tell)?,
+        None => args.reach,
+    };
     let memory = Remember::new(args.pins.retry_pin);
     let world = World {
         providers: Providers::compiled_in(),
@@ -114,7 +118,7 @@ pub fn run(args: Args, inherited: Inherited, stdout: Option<&File>) -> Result<Do
             .allow_final_try(args.pins.allow_final_try)
             .allow_extractable(args.pins.allow_extractable),
         watch: &tell,
-        reach: args.reach,
+        reach,
         patience: args.patience,
     };
     match args.command {

@@ -330,7 +330,8 @@ impl Error {
     /// Whether the same may work later without anybody's doing: `--wait` repeats it.
     pub fn may_heal(&self, clock_is_wrong: bool) -> bool {
         match self {
-            Self::Network { .. } | Self::NotNow { .. } | Self::OutcomeUnknown { .. } => true,
+            Self::Network { source, .. } => source.kind.may_heal(),
+            Self::NotNow { .. } | Self::OutcomeUnknown { .. } => true,
             Self::Key { source, .. } | Self::IdentityKey { source, .. } => source.may_heal(),
             // A device without a battery learns the time after it has started.
             Self::Trust {
@@ -404,6 +405,7 @@ fn trust_code(error: &TrustError) -> &'static str {
 fn network_code(error: &HttpError) -> &'static str {
     match error.kind {
         HttpErrorKind::Timeout(_) => "timeout",
+        HttpErrorKind::Proxy { .. } => "proxy",
         HttpErrorKind::Unresolved
         | HttpErrorKind::Connect(_)
         | HttpErrorKind::Tls(_)

@@ -9,6 +9,7 @@
 mod redact;
 mod scene;
 
+mod answers;
 mod codes;
 mod commands;
 mod help;
@@ -18,6 +19,7 @@ mod module;
 mod output;
 mod patience;
 mod pin;
+mod proxy;
 mod reading;
 mod refusal;
 mod resumed;
@@ -54,6 +56,7 @@ const ALL: &[&[&str]] = &[
     usage::NAMES,
     token::NAMES,
     trust::NAMES,
+    proxy::NAMES,
     module::NAMES,
     pin::NAMES,
     key::NAMES,

@@ -3,6 +3,7 @@
 pub mod enroll;
 mod keys;
 mod limits;
+mod proxy;
 mod resume;
 
 use std::ffi::OsString;
@@ -22,6 +23,7 @@ use keys::KeyArgs;
 pub use keys::OfKeys;
 use limits::LimitArgs;
 pub use limits::Limits;
+pub use proxy::ProxyArgs;
 use resume::ResumeArgs;
 
 /// A command line, read.
@@ -35,8 +37,12 @@ pub struct Args {
     pub format: Format,
     /// `-v`, `-vv`.
     pub verbose: u8,
-    /// How the network is reached.
+    /// How the network is reached, but for a proxy.
     pub reach: Reach,
+    /// The proxy; `None` for commands that connect to nobody.
+    pub proxy: Option<ProxyArgs>,
+    /// Whether it stands on the command line, for everyone who lists processes.
+    pub proxy_is_typed: bool,
     /// How often, and for how long, something is tried again.
     pub patience: Patience,
     /// How long a device may take.
@@ -177,6 +183,8 @@ struct VerifyArgs {
     pins: PinArgs,
     #[command(flatten)]
     limits: LimitArgs,
+    #[command(flatten)]
+    proxy: ProxyArgs,
 }
 
 #[derive(Debug, clap::Args)]
@@ -236,20 +244,25 @@ impl Args {
             innermost = inner;
         }
         let options = options_of(&providers, innermost);
-        let mut patience = Patience::default();
+        let proxy_is_typed = proxy::is_typed(innermost);
+        let (mut patience, mut proxy) = (Patience::default(), None);
         let (pins, limits, command) = match typed.command {
             TypedCommand::Enroll(typed) | TypedCommand::Doctor(typed) if typed.dry_run => {
+                proxy = Some(typed.proxy.clone());
                 (typed.pins.clone(), typed.limits.clone(), Command::Doctor(Box::new(Enroll { typed, options })))
             }
             TypedCommand::Doctor(typed) => {
+                proxy = Some(typed.proxy.clone());
                 (typed.pins.clone(), typed.limits.clone(), Command::Doctor(Box::new(Enroll { typed, options })))
             }
             TypedCommand::Enroll(typed) => {
                 patience = typed.patience.patience();
+                proxy = Some(typed.proxy.clone());
                 (typed.pins.clone(), typed.limits.clone(), Command::Enroll(Box::new(Enroll { typed, options })))
             }
             TypedCommand::Resume(typed) => {
                 patience = typed.patience.patience();
+                proxy = Some(typed.proxy.clone());
                 (typed.pins.clone(), typed.limits.clone(), Command::Resume(Box::new(typed)))
             }
             TypedCommand::Status(typed) => (PinArgs::default(), LimitArgs::default(), Command::Status { paths: typed.paths }),
@@ -265,12 +278,16 @@ impl Args {
             TypedCommand::Key { what: KeyWhat::Delete(typed) } => {
                 (typed.pins.clone(), typed.limits.clone(), Command::DeleteKey(OfKeys { typed, options }))
             }
-            TypedCommand::Verify(typed) => (typed.pins, typed.limits, Command::Verify { identity: typed.identity }),
+            TypedCommand::Verify(typed) => {
+                proxy = Some(typed.proxy);
+                (typed.pins, typed.limits, Command::Verify { identity: typed.identity })
+            }
             TypedCommand::Inspect(typed) => (PinArgs::default(), LimitArgs::default(), Command::Inspect { file: typed.file }),
             TypedCommand::Version => (PinArgs::default(), LimitArgs::default(), Command::Version),
         };
         let (reach, limits) = (limits.reach(), limits.limits());
-        Ok(Self { command, pins, format: typed.format, verbose: typed.verbose, reach, patience, limits })
+        let (format, verbose) = (typed.format, typed.verbose);
+        Ok(Self { command, pins, format, verbose, reach, proxy, proxy_is_typed, patience, limits })
     }
 }
 

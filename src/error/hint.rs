@@ -5,7 +5,7 @@ use std::path::Path;
 use super::{Error, Spent};
 use crate::controller::ControllerError;
 use crate::files::{FileError, FileErrorKind, Unsafe};
-use crate::http::{HttpError, HttpErrorKind};
+use crate::http::{HttpError, HttpErrorKind, ProxyError};
 use crate::journal::JournalError;
 use crate::jwt::TokenError;
 use crate::key::KeyError;
@@ -19,7 +19,7 @@ impl Error {
             Self::Usage { hint, .. } => hint.clone(),
             Self::Token(source) => token_hint(source),
             Self::Trust { controller, source } => trust_hint(controller, source),
-            Self::Network { source, .. } => network_hint(source),
+            Self::Network { controller, source } => network_hint(controller, source),
             Self::NotNow { .. } => Some(Hint::say("run the same command again in a while")),
             Self::Key { source, .. } | Self::IdentityKey { source, .. } => match source {
                 KeyError::File(source) => file_hint(source, self.spent()),
@@ -105,8 +105,8 @@ fn trust_hint(controller: &str, error: &TrustError) -> Option<Hint> {
     }
 }
 
-fn network_hint(error: &HttpError) -> Option<Hint> {
-    match error.kind {
+fn network_hint(controller: &str, error: &HttpError) -> Option<Hint> {
+    match &error.kind {
         HttpErrorKind::Unresolved => {
             Some(Hint::say("check the name and this machine's resolver; then run the same command again"))
         }
@@ -114,18 +114,61 @@ fn network_hint(error: &HttpError) -> Option<Hint> {
             Some(Hint::say("run the same command again when the controller can be reached"))
         }
         HttpErrorKind::Tls(_) | HttpErrorKind::TooLarge(_) | HttpErrorKind::Protocol(_) => None,
+        HttpErrorKind::Proxy { why, .. } => Some(proxy_hint(controller, why)),
+    }
+}
+
+fn proxy_hint(controller: &str, why: &ProxyError) -> Hint {
+    let host = controller.trim_start_matches("https://");
+    match why {
+        ProxyError::Refused(407) => Hint::say(
+            "put them into the proxy's address, percent-encoded: HTTPS_PROXY=http://USER:PASSWORD@HOST:PORT \
+             (`ps` shows what is given with --proxy)",
+        ),
+        ProxyError::Refused(500..) => {
+            Hint::say("see whether the controller can be reached from the proxy; then run the same command again")
+        }
+        ProxyError::Refused(_) => {
+            Hint::say(format!("have its administrator allow CONNECT to {host}, or give --no-proxy {host} to go there directly"))
+        }
+        ProxyError::Unresolved | ProxyError::Connect(_) | ProxyError::Timeout | ProxyError::Closed | ProxyError::Protocol => {
+            Hint::say(format!("check the proxy's address (--proxy, HTTPS_PROXY), or give --no-proxy {host} to go there directly"))
+        }
     }
 }
 
 fn refusal_hint(code: &Printable) -> Option<Hint> {
-    match code.as_str() {
-        "ENROLLMENT_EXPIRED" => Some(Hint::say("ask the administrator to refresh the enrollment, which makes a new token")),
-        "COULD_NOT_PROCESS_CSR" => Some(Hint::say("the token can be used again; another --key-alg may be accepted")),
-        "INVALID_ENROLL_METHOD" => {
-            Some(Hint::say("the token says another method than the controller knows for it: ask for a new one"))
+    let say = match code.as_str() {
+        "ENROLLMENT_EXPIRED" => "ask the administrator to refresh the enrollment, which makes a new token",
+        "COULD_NOT_PROCESS_CSR" | "MISSING_OR_INVALID_CSR" => "the token can be used again; another --key-alg may be accepted",
+        "INVALID_ENROLL_METHOD" => "the token says another method than the controller knows for it: ask for a new one",
+        "CERTIFICATE_FAILED_VALIDATION" | "CERT_FAILED_VALIDATION" => {
+            "the certificate must be of a CA that the controller has verified for this, be for TLS clients, and come with its \
+             intermediates; the token can be used again"
         }
-        _other => None,
-    }
+        "CERT_IN_USE" => {
+            "an identity is enrolled with this certificate already: use its identity file, or have another certificate issued"
+        }
+        "ENROLLMENT_CA_NOT_VALID" => {
+            "have the administrator allow enrollment with tokens for that CA (`ziti edge update ca NAME --ottca`)"
+        }
+        "ENROLLMENT_NO_VALID_CAS" => {
+            "have the administrator add your CA, verify it and allow it to enroll (`ziti edge create ca`, `ziti edge verify ca`)"
+        }
+        "MISSING_CERT_CLAIM" => {
+            "have the CA put what the controller looks for into the certificate, or the administrator change the claim of the CA"
+        }
+        "INVALID_ENROLLMENT_NOT_ALLOWED" => {
+            "have the administrator allow this way to enroll, at the signer of the token or in the authentication policy of the \
+             identity; `ziti-enroller list signers` shows what is allowed now"
+        }
+        "UNAUTHORIZED" => "the token can be used again; have the administrator look at the log of the controller",
+        "REQUEST_ENTITY_TOO_LARGE" => {
+            "the token can be used again; something before the controller may limit requests more than it does: see --no-proxy"
+        }
+        _other => return None,
+    };
+    Some(Hint::say(say))
 }
 
 /// The controller keeps what it has issued: the certificate can be had from it, or the identity be enrolled anew.

@@ -9,7 +9,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::text::{from_hex, percent_encode_but};
+use crate::text::{from_hex, percent_decode, percent_encode_but};
 
 /// Scheme, path attributes (before `?`), query attributes (after it); values are bytes.
 #[derive(Clone, PartialEq, Eq)]
@@ -115,7 +115,7 @@ impl FromStr for KeyUri {
         };
         if scheme == "file" {
             let path = rest.strip_prefix("//").unwrap_or(rest);
-            let path = percent_decode("file", path)?;
+            let path = decoded("file", path)?;
             let path = String::from_utf8(path).map_err(|_| UriError::Text("file".into()))?;
             // Without a path it is the place as a whole: the journal says so of a key that is in the identity.
             return Ok(if path.is_empty() { Self::new(&scheme) } else { Self::file(Path::new(&path)) });
@@ -148,7 +148,7 @@ fn parse(part: &str, separator: char) -> Result<Vec<(String, Vec<u8>)>, UriError
             if name == "pin-value" {
                 return Err(UriError::PinValue);
             }
-            let value = if name == "id" { id_bytes(value)? } else { percent_decode(name, value)? };
+            let value = if name == "id" { id_bytes(value)? } else { decoded(name, value)? };
             Ok((name.to_owned(), value))
         })
         .collect()
@@ -167,23 +167,11 @@ fn id_bytes(value: &str) -> Result<Vec<u8>, UriError> {
             return Ok(bytes);
         }
     }
-    percent_decode("id", value)
+    decoded("id", value)
 }
 
-fn percent_decode(name: &str, value: &str) -> Result<Vec<u8>, UriError> {
-    let mut bytes = Vec::with_capacity(value.len());
-    let mut rest = value.as_bytes();
-    while let [first, tail @ ..] = rest {
-        if *first == b'%' {
-            let digits = tail.get(..2).and_then(|d| std::str::from_utf8(d).ok()).and_then(from_hex);
-            bytes.extend(digits.ok_or_else(|| UriError::Percent(name.to_owned()))?);
-            rest = &tail[2..];
-        } else {
-            bytes.push(*first);
-            rest = tail;
-        }
-    }
-    Ok(bytes)
+fn decoded(name: &str, value: &str) -> Result<Vec<u8>, UriError> {
+    percent_decode(value).ok_or_else(|| UriError::Percent(name.to_owned()))
 }
 
 impl fmt::Display for KeyUri {

@@ -82,7 +82,7 @@ const TABLE: &[(i64, &[&str], Token)] = &[
     ),
     (25, &["device_error", "device_timeout", "device_gone", "tpm_out_of_memory"], Token::AsSaid),
     // A cluster without a leader has heard the request and keeps the token.
-    (30, &["unreachable", "timeout"], Token::Refused),
+    (30, &["unreachable", "timeout", "proxy"], Token::Refused),
     (31, &["refused_*"], Token::Refused),
     (32, &["token_gone"], Token::Sent),
     (33, &["outcome_unknown", "answer_lost"], Token::Sent),

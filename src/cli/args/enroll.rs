@@ -20,8 +20,8 @@ use ziti_enroller::key::uri::UriError;
 use ziti_enroller::key::{KeyAlgorithm, KeyProvider, KeyReference, KeyUri, Providers};
 use ziti_enroller::text::Hint;
 
-use super::PinArgs;
 use super::limits::{LimitArgs, PatienceArgs, owner};
+use super::{PinArgs, ProxyArgs};
 use crate::cli::process::Inherited;
 
 /// The options of `enroll`, but for those that providers declare.
@@ -76,6 +76,8 @@ pub struct EnrollArgs {
     pub pins: PinArgs,
     #[command(flatten)]
     pub limits: LimitArgs,
+    #[command(flatten)]
+    pub proxy: ProxyArgs,
 }
 
 /// An enrollment, as it was typed.

@@ -35,7 +35,7 @@ impl LimitArgs {
     /// How the network is reached.
     pub fn reach(&self) -> Reach {
         let usual = Reach::default();
-        Reach { connect: usual.connect.min(self.timeout), request: self.timeout }
+        Reach { connect: usual.connect.min(self.timeout), request: self.timeout, ..usual }
     }
 
     /// How long a device may take.

@@ -11,9 +11,9 @@ use ziti_enroller::flow::enroll::{Request, Standing};
 use ziti_enroller::identity;
 use ziti_enroller::jwt::UnverifiedToken;
 
-use super::PinArgs;
 use super::enroll::{read_token, usage_with};
 use super::limits::{LimitArgs, PatienceArgs};
+use super::{PinArgs, ProxyArgs};
 use crate::cli::process::Inherited;
 
 /// The options of `resume`.
@@ -43,6 +43,9 @@ pub struct ResumeArgs {
     /// How long others may take.
     #[command(flatten)]
     pub limits: LimitArgs,
+    /// The way to the controller.
+    #[command(flatten)]
+    pub proxy: ProxyArgs,
 }
 
 impl ResumeArgs {

@@ -15,6 +15,7 @@
 
 pub mod controller;
 pub mod figures;
+pub mod http_proxy;
 pub mod kryoptic;
 pub mod p11fault;
 pub mod pki;
@@ -31,6 +32,7 @@ pub use controller::misbehave::Fault;
 pub use controller::store::Authenticator;
 pub use controller::tokens::{Token, TokenBuilder, second_opinion};
 pub use controller::{Controller, Face, Like, Options, Tls};
+pub use http_proxy::{Asked, HttpProxy, ProxyFault};
 pub use kryoptic::Kryoptic;
 pub use p11fault::Tokens;
 pub use pki::{Authority, Key, KeyType, Leaf, Network, forged_certificate, pem, sha1_hex};

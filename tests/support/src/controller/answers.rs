@@ -112,7 +112,8 @@ fn status_of(code: &str) -> u16 {
         "UNAUTHORIZED" | "INVALID_AUTH" => 401,
         "NOT_FOUND" => 404,
         "METHOD_NOT_ALLOWED" => 405,
-        "CERT_IN_USE" | "ENROLLMENT_IDENTITY_ALREADY_ENROLLED" => 409,
+        "CERT_IN_USE" | "ENROLLMENT_IDENTITY_ALREADY_ENROLLED" | "INVALID_ENROLLMENT_NOT_ALLOWED" => 409,
+        "INVALID_ENROLLMENT_ALREADY_ENROLLED" => 410,
         "REQUEST_ENTITY_TOO_LARGE" => 413,
         "UNSUPPORTED_MEDIA" => 415,
         "SERVER_TOO_MANY_REQUESTS" | "RATE_LIMITED" => 429,
@@ -128,6 +129,18 @@ fn sentence(code: &str) -> &'static str {
         "ENROLLMENT_EXPIRED" => "The enrollment has expired",
         "INVALID_ENROLL_METHOD" => "The supplied enrollment method is not valid",
         "COULD_NOT_PROCESS_CSR" => "The supplied csr could not be processed",
+        "MISSING_OR_INVALID_CSR" => "The supplied enrollment request is missing or contains an invalid CSR",
+        "CERTIFICATE_FAILED_VALIDATION" => "The supplied certificate failed to validate against the CA's certificate chain",
+        "CERT_FAILED_VALIDATION" => "certificate failed to validate against CA",
+        "CERT_IN_USE" => "The certificate supplied is already associated with another identity",
+        "ENROLLMENT_CA_NOT_VALID" => "The CA tied to the supplied token is no longer valid",
+        "ENROLLMENT_NO_VALID_CAS" => "No CAs are valid for this request",
+        "MISSING_CERT_CLAIM" => "The certificate is expected to contain and externalId, which was not found",
+        "INVALID_ENROLLMENT_NOT_ALLOWED" => "The configuration does not allow this enrollment",
+        "INVALID_ENROLLMENT_ALREADY_ENROLLED" => "The token provided has already been used to enroll",
+        "ENROLLMENT_IDENTITY_ALREADY_ENROLLED" => {
+            "The token supplied for this enrollment already has a matching identity, cannot enroll a new identity"
+        }
         "INVALID_CONTENT_TYPE" => "The content type supplied is not acceptable",
         "COULD_NOT_PARSE_BODY" => "The body of the request could not be parsed",
         "COULD_NOT_VALIDATE" => {
