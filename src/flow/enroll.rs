@@ -5,7 +5,7 @@
 
 pub mod stage;
 
-mod arrival;
+pub(super) mod arrival;
 mod live;
 mod work;
 

@@ -21,31 +21,36 @@ pub(super) fn report(
     readers: Readers,
 ) -> Result<Enrolled, Error> {
     let fact = &stage.keyed.key;
-    let public = public_key(fact)?;
-    let failed = |source| Error::Key { uri: Box::new(fact.uri.clone()), source, spent: Spent::Yes };
-    let provider = world.providers.of(&fact.uri).map_err(failed)?;
-    let held = fact.reference.is_none();
     Ok(Enrolled {
         identity: IdentitySummary {
             id: stage.intent().subject.clone(),
             controller: stage.intent().origin.to_string(),
             file: work.out().display().to_string(),
         },
-        key: EnrolledKey {
-            provider: provider.name(),
-            reference: if held { format!("{}:", provider.scheme()) } else { fact.uri.to_string() },
-            algorithm: public.algorithm().to_string(),
-            spki_sha256: crate::text::hex(&public.sha256()),
-            created: fact.created,
-            extractable: match fact.facts.extractable {
-                Answer::Yes => Some(true),
-                Answer::No => Some(false),
-                Answer::Unknown => None,
-            },
-        },
+        key: key_of(world, fact)?,
         token: fact.facts.place.clone(),
         certificate: CertificateSummary::from(summary),
         readers,
+    })
+}
+
+/// The key, as reports have it.
+pub(in crate::flow) fn key_of(world: &World<'_>, fact: &KeyFact) -> Result<EnrolledKey, Error> {
+    let public = public_key(fact)?;
+    let failed = |source| Error::Key { uri: Box::new(fact.uri.clone()), source, spent: Spent::Yes };
+    let provider = world.providers.of(&fact.uri).map_err(failed)?;
+    let held = fact.reference.is_none();
+    Ok(EnrolledKey {
+        provider: provider.name(),
+        reference: if held { format!("{}:", provider.scheme()) } else { fact.uri.to_string() },
+        algorithm: public.algorithm().to_string(),
+        spki_sha256: crate::text::hex(&public.sha256()),
+        created: fact.created,
+        extractable: match fact.facts.extractable {
+            Answer::Yes => Some(true),
+            Answer::No => Some(false),
+            Answer::Unknown => None,
+        },
     })
 }
 
