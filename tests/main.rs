@@ -10,5 +10,6 @@ mod house;
 mod key_providers;
 mod key_types;
 mod outside_judges;
+mod renew;
 #[cfg(feature = "tpm")]
 mod tpm;

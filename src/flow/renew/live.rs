@@ -355,8 +355,8 @@ impl<'a> Live<'a> {
         let local = |source| Error::Local { source, spent: Spent::Yes };
         let there = self.work.place().read().ok().and_then(|text| Identity::parse(&text).ok());
         let there = there.map(|identity| identity.chain.fingerprint_sha1());
-        // An earlier run may have been killed right after the rename.
-        if there.as_ref() == Some(&stage.next.fingerprint) {
+        // An earlier run may have been killed right after the rename; what has come there since is another's.
+        if there.as_ref() == Some(&stage.next.fingerprint) || self.work.next().map_err(local)?.is_none() {
             return Ok(Next::Learnt(Record::Done));
         }
         if there.is_some_and(|there| there != stage.keyed.renewing.fingerprint) {
