@@ -1,5 +1,7 @@
 //! Cellar: certificates. [`Chain`], [`Anchors`], the certs-only PKCS#7 of `cacerts`, and the check of an issued chain.
 
+mod renewed;
+
 use std::fmt;
 
 use base64::Engine;

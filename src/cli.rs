@@ -6,6 +6,7 @@ pub mod ask;
 pub mod crash;
 pub mod process;
 pub mod remember;
+pub mod renew;
 pub mod report;
 pub mod signals;
 pub mod tell;
@@ -22,6 +23,7 @@ use ziti_enroller::text::Hint;
 
 pub use args::Args;
 use args::Command;
+use args::renew::Which;
 
 use self::ask::Ask;
 use self::process::Inherited;
@@ -36,6 +38,11 @@ pub enum Done {
     Enroll(flow::enroll::Enrolled),
     /// `resume`.
     Resume(flow::enroll::Enrolled),
+    /// `renew IDENTITY`.
+    Renew(renew::One),
+    /// `renew --all`.
+    #[serde(rename = "renew")]
+    RenewAll(renew::All),
     /// `status`.
     Status(flow::status::Status),
     /// `doctor`.
@@ -69,6 +76,8 @@ impl Done {
         match self {
             Self::Doctor(diagnosis) => diagnosis.exit_code(),
             Self::Status(status) => u8::from(status.is_unfinished()),
+            Self::Renew(one) => one.exit_code(),
+            Self::RenewAll(all) => all.exit_code(),
             Self::Enroll(_)
             | Self::Resume(_)
             | Self::ListTokens(_)
@@ -132,7 +141,14 @@ pub fn run(args: Args, inherited: Inherited, stdout: Option<&File>) -> Result<Do
             let request = typed.into_request(standing, &inherited, world.watch)?;
             flow::enroll::enroll(request, &world).map(Done::Resume)
         }
-        Command::Status { paths } => flow::status::status(&paths).map(Done::Status),
+        Command::Renew(typed) => {
+            let (which, request, hook) = typed.into_request(&world.providers)?;
+            match which {
+                Which::One(_) => renew::one(&request, hook.as_deref(), &world).map(Done::Renew),
+                Which::All(folder) => renew::all(&folder, &request, hook.as_deref(), &world).map(Done::RenewAll),
+            }
+        }
+        Command::Status { paths, within } => flow::status::status(&paths, within, &world).map(Done::Status),
         Command::Doctor(enroll) => {
             let request = enroll.into_request(&world.providers, &inherited, world.watch)?;
             Ok(Done::Doctor(flow::doctor::doctor(&request, &world)))
@@ -150,7 +166,9 @@ pub fn run(args: Args, inherited: Inherited, stdout: Option<&File>) -> Result<Do
             }
             flow::keys::delete(&doomed, &world).map(Done::DeleteKey)
         }
-        Command::Verify { identity } => flow::verify::verify(&identity, &world).map(Done::Verify),
+        Command::Verify { identity } => {
+            flow::verify::verify(&identity, &world).inspect_err(|_| renew::mention(&identity, &world)).map(Done::Verify)
+        }
         Command::Inspect { file } => flow::inspect::inspect(&file, &world).map(Done::Inspect),
     }
 }

@@ -4,6 +4,7 @@
 //! judged. Paths and answers follow OpenZiti's edge client API v1; the generic `/enroll` works with every release.
 
 pub mod answer;
+pub mod extend;
 pub mod session;
 
 use secrecy::{ExposeSecret, SecretString};
@@ -18,6 +19,7 @@ use crate::jwt::EnrollmentToken;
 use crate::trust::{Channel, TrustError};
 
 pub use answer::{Answer, ControllerError, Failure, Outcome, Refusal};
+pub use extend::{Authenticator, Extension};
 pub use session::Session;
 
 const API: &str = "/edge/client/v1";

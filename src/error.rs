@@ -190,6 +190,32 @@ pub enum Error {
     /// The certificate was accepted, and a second factor is due.
     #[error("the certificate was accepted, and a second factor is due")]
     LoginNeedsMore,
+    /// The controller serves no login that this program speaks.
+    #[error("controller {controller} takes logins by OpenID Connect only, which this program does not speak yet")]
+    OnlyOidc {
+        /// Whom.
+        controller: String,
+    },
+    /// The controller cannot renew a certificate that another CA has issued.
+    #[error("the network has not issued the certificate of this identity, so controller {controller} cannot renew it")]
+    NotRenewable {
+        /// Whom.
+        controller: String,
+    },
+    /// A definite no to a renewal.
+    #[error("controller refused the renewal; the identity is as before")]
+    RenewalRefused(#[source] Refusal),
+    /// The certificate that the controller has issued for a renewal cannot be used.
+    #[error("what the controller has issued cannot be used; the identity is as before")]
+    RenewalUnusable(#[source] IssuedError),
+    /// The controller was told that the new certificate has arrived, and nobody knows whether it has heard it.
+    #[error("nobody can tell which certificate is in force, the old or the new one: {why}")]
+    RenewalUnknown {
+        /// What happened last.
+        why: String,
+        /// The identity's file.
+        identity: PathBuf,
+    },
     /// A device does not come back from a call.
     #[error("the device has not answered {call} for {} s", .limit.as_secs_f64())]
     Hanging {
@@ -262,7 +288,10 @@ impl Error {
             Self::OtherToken { .. } => 75,
             Self::Identity { .. } | Self::Read(_) => 50,
             Self::Login { .. } => 60,
-            Self::LoginNeedsMore => 61,
+            Self::LoginNeedsMore | Self::OnlyOidc { .. } => 61,
+            Self::NotRenewable { .. } | Self::RenewalRefused(_) => 31,
+            Self::RenewalUnusable(_) => 40,
+            Self::RenewalUnknown { .. } => 33,
             Self::Interrupted { .. } | Self::Unexpected(_) => 70,
         }
     }
@@ -293,12 +322,17 @@ impl Error {
             Self::OtherToken { .. } => "output_in_use".into(),
             Self::Identity { .. } => "file_error".into(),
             Self::Login { .. } => "login_refused".into(),
-            Self::LoginNeedsMore => "login_needs_more".into(),
+            Self::LoginNeedsMore | Self::OnlyOidc { .. } => "login_needs_more".into(),
+            // What it would answer: it is not asked.
+            Self::NotRenewable { .. } => "refused_can_not_update_authenticator".into(),
+            Self::RenewalRefused(refusal) => format!("refused_{}", refusal.code.as_str().to_ascii_lowercase()),
+            Self::RenewalUnusable(source) => issued_code(source).into(),
+            Self::RenewalUnknown { .. } => "outcome_unknown".into(),
             Self::Interrupted { .. } | Self::Unexpected(_) => "unexpected".into(),
         }
     }
 
-    /// Whether the token is spent.
+    /// Whether the token is spent; for a renewal, whether the new certificate may be in force.
     pub fn spent(&self) -> Spent {
         match self {
             Self::Key { spent, .. }
@@ -312,14 +346,18 @@ impl Error {
             | Self::Issued { .. }
             | Self::IdentityKey { .. }
             | Self::Login { .. }
-            | Self::LoginNeedsMore => Spent::Yes,
-            Self::OutcomeUnknown { .. } => Spent::Unknown,
+            | Self::LoginNeedsMore
+            | Self::OnlyOidc { .. }
+            | Self::RenewalUnusable(_) => Spent::Yes,
+            Self::OutcomeUnknown { .. } | Self::RenewalUnknown { .. } => Spent::Unknown,
             Self::Usage { .. }
             | Self::Token(_)
             | Self::Trust { .. }
             | Self::Network { .. }
             | Self::NotNow { .. }
             | Self::Refused(_)
+            | Self::NotRenewable { .. }
+            | Self::RenewalRefused(_)
             | Self::OtherToken { .. }
             | Self::Identity { .. }
             | Self::Read(_)
@@ -331,7 +369,7 @@ impl Error {
     pub fn may_heal(&self, clock_is_wrong: bool) -> bool {
         match self {
             Self::Network { source, .. } => source.kind.may_heal(),
-            Self::NotNow { .. } | Self::OutcomeUnknown { .. } => true,
+            Self::NotNow { .. } | Self::OutcomeUnknown { .. } | Self::RenewalUnknown { .. } => true,
             Self::Key { source, .. } | Self::IdentityKey { source, .. } => source.may_heal(),
             // A device without a battery learns the time after it has started.
             Self::Trust {
@@ -354,6 +392,10 @@ impl Error {
             | Self::Read(_)
             | Self::Login { .. }
             | Self::LoginNeedsMore
+            | Self::OnlyOidc { .. }
+            | Self::NotRenewable { .. }
+            | Self::RenewalRefused(_)
+            | Self::RenewalUnusable(_)
             | Self::Interrupted { .. }
             | Self::Unexpected(_) => false,
         }

@@ -1,8 +1,10 @@
-//! One opened folder, reserved space, the lock, the final name: no other file writes.
+//! One opened folder, reserved space, the lock, the final name: nobody else writes. `replace.rs`: a file that is there is replaced.
 //!
 //! Everything is done relative to a folder that was opened once, so that nobody can swap it in between. Files are created
 //! new (`O_EXCL|O_NOFOLLOW`), 0600 by mode and by `fchmod`, folders 0700. The final name appears once, by
 //! `renameat2(RENAME_NOREPLACE)`.
+
+mod replace;
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;

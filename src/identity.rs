@@ -6,6 +6,7 @@
 pub mod opened;
 
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 use crate::certificate::{Anchors, CertificateError, Chain};
 use crate::key::KeyReference;
@@ -56,11 +57,14 @@ pub struct Identity {
 
 #[derive(Serialize, Deserialize)]
 struct File {
-    #[serde(rename = "ztAPI")]
+    #[serde(rename = "ztAPI", skip_serializing_if = "Option::is_none")]
     api: Option<String>,
-    #[serde(rename = "ztAPIs")]
+    #[serde(rename = "ztAPIs", skip_serializing_if = "Option::is_none")]
     apis: Option<Vec<String>>,
     id: Option<Id>,
+    /// What other programs keep there: `configTypes`, `enableHa`, …
+    #[serde(flatten)]
+    others: Map<String, Value>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -68,6 +72,8 @@ struct Id {
     key: Option<String>,
     cert: Option<String>,
     ca: Option<String>,
+    #[serde(flatten)]
+    others: Map<String, Value>,
 }
 
 impl Identity {
@@ -90,13 +96,36 @@ impl Identity {
                 key: Some(self.key.expose().to_owned()),
                 cert: Some(format!("{PEM}{}", self.chain.to_pem())),
                 ca: Some(format!("{PEM}{}", self.anchors.to_pem())),
+                others: Map::new(),
             }),
+            others: Map::new(),
         };
-        let text = serde_json::to_string(&file).map_err(|e| IdentityError::Form(e.to_string()))?;
+        let text = written(&file)?;
         if !self.key.holds_the_key() && (text.contains("PRIVATE KEY") || KeyReference::found(self.key.expose()).holds_the_key()) {
             return Err(IdentityError::HoldsAKey);
         }
-        Ok(text + "\n")
+        Ok(text)
+    }
+
+    /// The text of `old`, an identity file of whatever maker, with the certificate of this one, and with its key and CA
+    /// certificates where those are others. Whatever else is in the file stays as it is.
+    ///
+    /// # Errors
+    /// As [`to_json`](Self::to_json) and [`parse`](Self::parse).
+    pub fn to_json_over(&self, old: &[u8]) -> Result<String, IdentityError> {
+        // Judged as if it were written anew.
+        self.to_json()?;
+        let before = Self::parse(old)?;
+        let mut file: File = serde_json::from_slice(old).map_err(|e| IdentityError::Form(no_excerpt(&e)))?;
+        let id = file.id.as_mut().ok_or(IdentityError::Missing("id"))?;
+        id.cert = Some(format!("{PEM}{}", self.chain.to_pem()));
+        if before.key.expose() != self.key.expose() {
+            id.key = Some(self.key.expose().to_owned());
+        }
+        if before.anchors != self.anchors {
+            id.ca = Some(format!("{PEM}{}", self.anchors.to_pem()));
+        }
+        written(&file)
     }
 
     /// Reads a file of whatever maker: `pem:`, bare PEM, and `file://` are taken for `cert` and `ca`.
@@ -134,6 +163,10 @@ impl Identity {
         let api = self.apis.first().ok_or(IdentityError::Missing("ztAPI"))?;
         Origin::of_url(api).map_err(|e| IdentityError::Address(crate::text::Printable::new(api).as_str().to_owned(), e))
     }
+}
+
+fn written(file: &File) -> Result<String, IdentityError> {
+    serde_json::to_string(file).map(|text| text + "\n").map_err(|e| IdentityError::Form(e.to_string()))
 }
 
 /// serde_json quotes unknown variants and values, which may be a key; only the kind and place of the mistake are passed on.

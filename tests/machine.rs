@@ -368,6 +368,31 @@ impl<F: Fixture> Machine<F> {
         self.program().args(["verify", "--format", "json"]).arg(self.out(token)).args(self.keys.pin())
     }
 
+    /// `renew` of that identity.
+    pub fn renew(&self, token: &Token) -> Program {
+        self.program().args(["renew", "--format", "json"]).arg(self.out(token)).args(self.keys.pin())
+    }
+
+    /// `renew --rotate` to a new key where this machine's keys are.
+    pub fn rotate(&self, token: &Token) -> Program {
+        self.renew(token).args(["--rotate", "--provider", F::PROVIDER]).args(self.keys.place())
+    }
+
+    /// What waits for a rerun of `renew`.
+    pub fn renewal(&self, token: &Token) -> PathBuf {
+        self.path(&format!(".{}.json.renew", token.name()))
+    }
+
+    /// Whether the identity in a file logs in: exit 0, or 60.
+    pub fn logs_in(&self, identity: &Path) -> bool {
+        let ended = self.program().args(["verify", "--format", "json"]).arg(identity).args(self.keys.pin()).run();
+        match ended.code {
+            Some(0) => true,
+            Some(60) => false,
+            _ => panic!("{ended}"),
+        }
+    }
+
     /// Where the identity appears.
     pub fn out(&self, token: &Token) -> PathBuf {
         self.path(&format!("{}.json", token.name()))

@@ -11,5 +11,6 @@ mod key_providers;
 mod key_types;
 mod outside_judges;
 mod proxy;
+mod renew;
 #[cfg(feature = "tpm")]
 mod tpm;

@@ -4,10 +4,12 @@ pub mod enroll;
 mod keys;
 mod limits;
 mod proxy;
+pub mod renew;
 mod resume;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::builder::FalseyValueParser;
 use clap::{Arg, CommandFactory, FromArgMatches, Parser, Subcommand};
@@ -23,7 +25,9 @@ use keys::KeyArgs;
 pub use keys::OfKeys;
 use limits::LimitArgs;
 pub use limits::Limits;
+use limits::duration;
 pub use proxy::ProxyArgs;
+use renew::{Renew, RenewArgs};
 use resume::ResumeArgs;
 
 /// A command line, read.
@@ -56,10 +60,14 @@ pub enum Command {
     Enroll(Box<Enroll>),
     /// `resume`.
     Resume(Box<ResumeArgs>),
+    /// `renew`.
+    Renew(Box<Renew>),
     /// `status`.
     Status {
         /// Identity files, there or not.
         paths: Vec<PathBuf>,
+        /// How long before its end a certificate is due.
+        within: Duration,
     },
     /// `doctor`, and `enroll --dry-run`.
     Doctor(Box<Enroll>),
@@ -89,7 +97,7 @@ impl Command {
     /// What to do when it was interrupted.
     pub fn after_an_interruption(&self) -> &'static str {
         match self {
-            Self::Enroll(_) | Self::Resume(_) => "run the same command again: it goes on from where it stopped",
+            Self::Enroll(_) | Self::Resume(_) | Self::Renew(_) => "run the same command again: it goes on from where it stopped",
             Self::CreateKey(_) | Self::DeleteKey(_) => "look with `ziti-enroller list keys` at what is there now",
             Self::Doctor(_)
             | Self::ListTokens(_)
@@ -140,6 +148,8 @@ enum TypedCommand {
     Doctor(EnrollArgs),
     /// Log in to the controller with the key that an identity names
     Verify(VerifyArgs),
+    /// Renew the certificate of an identity where that is due; with a new key too
+    Renew(RenewArgs),
     /// List what a module or device holds, as references ready to paste
     List {
         /// What to list
@@ -192,6 +202,9 @@ struct StatusArgs {
     /// Identity files, there or not
     #[arg(required = true, value_name = "PATH")]
     paths: Vec<PathBuf>,
+    /// How long before its end a certificate is due for renewal
+    #[arg(long, value_name = "DURATION", value_parser = duration, default_value = "20d", env = "ZITI_ENROLLER_WITHIN", hide_env = true)]
+    within: Duration,
 }
 
 #[derive(Debug, clap::Args)]
@@ -265,7 +278,14 @@ impl Args {
                 proxy = Some(typed.proxy.clone());
                 (typed.pins.clone(), typed.limits.clone(), Command::Resume(Box::new(typed)))
             }
-            TypedCommand::Status(typed) => (PinArgs::default(), LimitArgs::default(), Command::Status { paths: typed.paths }),
+            TypedCommand::Renew(typed) => {
+                patience = typed.patience.patience();
+                (typed.pins.clone(), typed.limits.clone(), Command::Renew(Box::new(Renew { typed, options })))
+            }
+            TypedCommand::Status(typed) => {
+                let StatusArgs { paths, within } = typed;
+                (PinArgs::default(), LimitArgs::default(), Command::Status { paths, within })
+            }
             TypedCommand::List { what: ListWhat::Tokens(typed) } => {
                 (typed.pins.clone(), typed.limits.clone(), Command::ListTokens(OfKeys { typed, options }))
             }
@@ -325,6 +345,7 @@ fn command(providers: &Providers) -> clap::Command {
     Typed::command()
         .mut_subcommand("enroll", with_options)
         .mut_subcommand("doctor", with_options)
+        .mut_subcommand("renew", with_options)
         .mut_subcommand("list", |list| list.mut_subcommand("tokens", with_options).mut_subcommand("keys", with_options))
         .mut_subcommand("key", |key| key.mut_subcommand("create", with_options).mut_subcommand("delete", with_options))
 }

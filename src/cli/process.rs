@@ -81,7 +81,7 @@ fn wanted_silence() -> Vec<(&'static str, &'static str)> {
     let asked: Vec<_> = asked.iter().map(|a| a.to_string_lossy()).collect();
     let providers = Providers::compiled_in();
     let may_use = |p: &dyn KeyProvider| {
-        asked.iter().any(|a| *a == p.name() || a.contains(&format!("{}:", p.scheme())) || a.ends_with(".json"))
+        asked.iter().any(|a| *a == p.name() || a.contains(&format!("{}:", p.scheme())) || a.ends_with(".json") || *a == "--all")
     };
     let wanted = providers.iter().filter(|p| may_use(*p)).flat_map(|p| p.silence().iter().copied());
     wanted.filter(|(name, _)| std::env::var_os(name).is_none()).collect()

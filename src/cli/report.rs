@@ -8,14 +8,18 @@ use std::process::ExitCode;
 
 use serde_json::{Map, Value, json};
 use ziti_enroller::error::{Error, Spent};
+use ziti_enroller::flow::IdentitySummary;
 use ziti_enroller::flow::doctor::Check;
 use ziti_enroller::flow::enroll::Enrolled;
+use ziti_enroller::flow::enroll::EnrolledKey;
 use ziti_enroller::flow::inspect::{Certificate, Inspected};
+use ziti_enroller::flow::renew::Outcome;
 use ziti_enroller::flow::status::{PathStatus, State};
 use ziti_enroller::key::{KeyListing, PinState, Place, PlaceListing, Readers};
 use ziti_enroller::text::shell_word;
 
 use super::Done;
+use super::renew::{Each, EachResult, One};
 
 /// How results and errors are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -35,6 +39,15 @@ pub fn success(done: &Done, format: Format, stdout: Option<File>) -> ExitCode {
             if let Ok(Value::Object(fields)) = serde_json::to_value(done) {
                 object.extend(fields);
             }
+            if let (Done::RenewAll(all), Some(Value::Array(identities))) = (done, object.get_mut("identities")) {
+                for (each, json) in all.identities.iter().zip(identities) {
+                    if let (EachResult::Done(one), Some(fields)) = (&each.result, json.as_object_mut())
+                        && let Outcome::Renewed(renewed) = &one.outcome
+                    {
+                        fields.insert("readers".into(), json!(able(&renewed.readers)));
+                    }
+                }
+            }
             if let Some(readers) = readers(done) {
                 object.insert("readers".into(), json!(able(readers)));
                 object.insert("reader_environment".into(), json!(environment(readers)));
@@ -49,12 +62,25 @@ pub fn success(done: &Done, format: Format, stdout: Option<File>) -> ExitCode {
     }
 }
 
-/// Writes an error and returns its exit code.
-pub fn failure(error: &Error, format: Format, stdout: Option<File>) -> ExitCode {
-    if let (Error::Unkept { certificates, .. }, Format::Text) = (error, format) {
-        // Public, and nowhere else by now.
-        write(certificates, stdout.as_ref().and_then(|f| f.try_clone().ok()));
-    }
+/// An error, as JSON has it.
+#[derive(Debug, serde::Serialize)]
+pub struct Mistake {
+    /// The stable name.
+    pub code: String,
+    /// The exit code.
+    pub exit: u8,
+    /// What failed.
+    pub message: String,
+    /// Why, from the outermost to the innermost.
+    pub causes: Vec<String>,
+    /// What to do.
+    pub hint: Option<String>,
+    /// Whether the token is spent.
+    pub token_spent: Spent,
+}
+
+/// `error`, as JSON has it.
+pub fn mistake(error: &Error) -> Mistake {
     let mut causes = Vec::new();
     let mut source = error.source();
     while let Some(cause) = source {
@@ -65,17 +91,27 @@ pub fn failure(error: &Error, format: Format, stdout: Option<File>) -> ExitCode 
         }
         source = cause.source();
     }
+    Mistake {
+        code: error.code(),
+        exit: error.exit_code(),
+        message: error.to_string(),
+        causes,
+        hint: error.hint().map(|hint| hint.to_string()),
+        token_spent: error.spent(),
+    }
+}
+
+/// Writes an error and returns its exit code.
+pub fn failure(error: &Error, format: Format, stdout: Option<File>) -> ExitCode {
+    if let (Error::Unkept { certificates, .. }, Format::Text) = (error, format) {
+        // Public, and nowhere else by now.
+        write(certificates, stdout.as_ref().and_then(|f| f.try_clone().ok()));
+    }
+    let Mistake { causes, .. } = mistake(error);
     let hint = error.hint();
     match format {
         Format::Json => {
-            let hint = hint.map(|hint| hint.to_string());
-            let mut object = json!({
-                "ok": false,
-                "error": {
-                    "code": error.code(), "exit": error.exit_code(), "message": error.to_string(), "causes": causes,
-                    "hint": hint, "token_spent": error.spent(),
-                },
-            });
+            let mut object = json!({ "ok": false, "error": mistake(error) });
             if let Error::Unkept { certificates, .. } = error {
                 object["certificates"] = json!(certificates);
             }
@@ -86,7 +122,7 @@ pub fn failure(error: &Error, format: Format, stdout: Option<File>) -> ExitCode 
             for cause in &causes {
                 text.push_str(&format!("  cause: {cause}\n"));
             }
-            if error.spent() == Spent::Unknown {
+            if error.spent() == Spent::Unknown && !matches!(error, Error::RenewalUnknown { .. }) {
                 text.push_str("  the token may be spent\n");
             }
             if let Some(hint) = hint {
@@ -105,6 +141,8 @@ fn readers(done: &Done) -> Option<&Readers> {
     match done {
         Done::Enroll(e) | Done::Resume(e) => Some(&e.readers),
         Done::Inspect(Inspected::Identity { readers, .. }) => Some(readers),
+        Done::Renew(One { outcome: Outcome::Renewed(renewed), .. }) => Some(&renewed.readers),
+        Done::Renew(_) | Done::RenewAll(_) => None,
         Done::Verify(_)
         | Done::Inspect(_)
         | Done::Doctor(_)
@@ -173,20 +211,23 @@ fn words(done: &Done) -> String {
         Done::Version { version } => format!("ziti-enroller {version}\n"),
         Done::Status(status) => status.paths.iter().map(path_status).collect(),
         Done::Enroll(e) | Done::Resume(e) => enrolled(e),
+        Done::Renew(one) => renewal(one),
+        Done::RenewAll(all) => all.identities.iter().map(each_renewal).collect(),
         Done::Doctor(diagnosis) => diagnosis.checks.iter().map(check).collect(),
         Done::ListTokens(list) => list.tokens.iter().map(token).collect(),
         Done::ListKeys(list) => list.keys.iter().map(key).collect(),
         Done::CreateKey(made) => format!("{}\n", made.reference),
         Done::DeleteKey(gone) => format!("destroyed {}\n", gone.reference),
         Done::Verify(v) => format!(
-            "{} is `{}` ({}) at {} {}: logged in with its {} key, certificate until {}\n",
+            "{} is `{}` ({}) at {} {}: logged in with its {} key, certificate until {} ({})\n",
             v.identity.file,
             v.name,
-            v.identity.id.as_deref().unwrap_or_default(),
+            who(&v.identity),
             v.identity.controller,
             v.controller_version,
             v.key.algorithm,
-            v.certificate.not_after
+            v.certificate.not_after,
+            left(v.days_left)
         ),
         Done::Inspect(Inspected::Token { controller, subject, method, algorithm, signer_sha1, expires, expired }) => {
             let signer = signer_sha1.as_ref().map(|s| format!(" by the certificate {s}")).unwrap_or_default();
@@ -212,12 +253,7 @@ fn words(done: &Done) -> String {
 fn enrolled(e: &Enrolled) -> String {
     let key = e.key.as_ref().map(|key| {
         let made = if key.created { "new" } else { "existing" };
-        let place = match &e.token {
-            Some(place) => format!("in token `{}` ({})", place.label, place.model),
-            None if key.reference == "file:" => "in the identity file".to_owned(),
-            None => format!("in {}", key.reference),
-        };
-        format!("{made} {} key {place}", key.algorithm)
+        format!("{made} {}", key_words(key, e.token.as_ref()))
     });
     let until = e.certificate.as_ref().map(|c| format!("certificate until {}", c.not_after));
     let facts: Vec<String> = key.into_iter().chain(until).collect();
@@ -226,10 +262,80 @@ fn enrolled(e: &Enrolled) -> String {
     format!("enrolled{who} at {}: {}{facts}\n{}", e.identity.controller, e.identity.file, reader_lines(&e.readers))
 }
 
+/// The id of one who has logged in.
+fn who(identity: &IdentitySummary) -> &str {
+    identity.id.as_deref().unwrap_or_default()
+}
+
+/// Type and place of a key.
+fn key_words(key: &EnrolledKey, token: Option<&Place>) -> String {
+    let place = match token {
+        Some(place) => format!("in token `{}` ({})", place.label, place.model),
+        None if key.reference == "file:" => "in the identity file".to_owned(),
+        None => format!("in {}", key.reference),
+    };
+    format!("{} key {place}", key.algorithm)
+}
+
+/// How long a certificate lives yet.
+fn left(days: i64) -> String {
+    match days {
+        1 => "1 day left".into(),
+        0.. => format!("{days} days left"),
+        _ => "it has ended".into(),
+    }
+}
+
+fn renewal(one: &One) -> String {
+    match &one.outcome {
+        Outcome::NotDue(n) => format!(
+            "{} ({}) at {}: nothing is due before {}, certificate until {} ({})\n",
+            n.identity.file,
+            who(&n.identity),
+            n.identity.controller,
+            n.due,
+            n.certificate.not_after,
+            left(n.days_left)
+        ),
+        Outcome::Renewed(r) => {
+            let made = if r.key.created { "new " } else { "" };
+            let old = r.old_key.as_ref().map(|old| match old.deleted {
+                true => format!("old key {}: deleted\n", old.reference),
+                false => format!("old key {}: kept\n", old.reference),
+            });
+            format!(
+                "renewed {} at {}: {} ({made}{}, certificate until {})\n{}{}",
+                who(&r.identity),
+                r.identity.controller,
+                r.identity.file,
+                key_words(&r.key, r.token.as_ref()),
+                r.certificate.not_after,
+                old.unwrap_or_default(),
+                reader_lines(&r.readers)
+            )
+        }
+    }
+}
+
+fn each_renewal(each: &Each) -> String {
+    match &each.result {
+        EachResult::Done(one) => renewal(one),
+        EachResult::Failed { error } => {
+            let why = std::iter::once(&error.message).chain(&error.causes).cloned().collect::<Vec<_>>().join(": ");
+            let hint = error.hint.as_ref().map(|h| format!("       hint: {h}\n")).unwrap_or_default();
+            format!("FAILED {}: {why} ({}, exit {})\n{hint}", each.file, error.code, error.exit)
+        }
+    }
+}
+
 fn path_status(path: &PathStatus) -> String {
     let state = match &path.state {
         State::Nothing => "nothing is there".to_owned(),
-        State::Enrolled(certificate) => format!("enrolled, certificate until {}", certificate.not_after),
+        State::Enrolled(enrolled) => {
+            let due = if enrolled.due { ": due for renewal" } else { "" };
+            format!("enrolled, certificate until {} ({}){due}", enrolled.certificate.not_after, left(enrolled.days_left))
+        }
+        State::Renewing { stage } => format!("a renewal stopped at stage `{stage}`"),
         State::Unfinished { stage, subject, token_spent } => {
             let spent = match token_spent {
                 Spent::No => "the token is not spent",

@@ -45,6 +45,9 @@ pub enum ControllerError {
     /// It said no.
     #[error(transparent)]
     Refused(#[from] Refusal),
+    /// It accepted the login, and has another certificate in its books for the identity.
+    #[error("it knows another certificate for this identity than the one that has logged in")]
+    OtherCertificate,
     /// Its answer is not of the form that the API promises.
     #[error("its answer cannot be read: {0}")]
     Form(&'static str),

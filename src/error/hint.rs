@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::{Error, Spent};
-use crate::controller::ControllerError;
+use crate::controller::{ControllerError, Refusal};
 use crate::files::{FileError, FileErrorKind, Unsafe};
 use crate::http::{HttpError, HttpErrorKind, ProxyError};
 use crate::journal::JournalError;
@@ -46,6 +46,10 @@ impl Error {
             }
             Self::Local { source, spent } => file_hint(source, *spent),
             Self::Journal { source: JournalError::File(source), spent } => file_hint(source, *spent),
+            // Of a renewal: the token was spent long ago.
+            Self::Journal { source: JournalError::Damaged { .. }, spent: Spent::Yes } => Some(Hint::say(
+                "see with `ziti-enroller verify` whether the identity still logs in; if not, its folder holds the new one as `next`",
+            )),
             Self::Journal { source: JournalError::Damaged { .. }, .. } => {
                 Some(Hint::say("move its folder away to begin anew; the token may be spent"))
             }
@@ -56,6 +60,19 @@ impl Error {
             Self::Identity { .. } | Self::Read(_) => None,
             Self::Login { source, .. } => login_hint(source),
             Self::LoginNeedsMore => None,
+            Self::OnlyOidc { .. } => {
+                Some(Hint::say("nothing is wrong with the identity as far as this can be told; its certificate was not judged"))
+            }
+            Self::NotRenewable { .. } => Some(Hint::say(
+                "get a new certificate from the CA that has issued this one; the administrator re-enrolls the identity with it, \
+                 or the CA names identities by a claim, and then nothing is to be done here",
+            )),
+            Self::RenewalRefused(refusal) => renewal_refusal_hint(refusal),
+            Self::RenewalUnusable(_) => Some(Hint::say("ask the controller's administrator what it issues")),
+            Self::RenewalUnknown { identity, .. } => Some(Hint::run(
+                "both certificates are kept; the same command finds out which one logs in",
+                format!("ziti-enroller renew {}", shell_word(&identity.to_string_lossy())),
+            )),
             Self::Interrupted { .. } => Some(Hint::say("run the same command again: it goes on from where it stopped")),
             Self::Unexpected(_) => Some(Hint::say("this is a mistake in ziti-enroller: please report it")),
         }
@@ -171,6 +188,14 @@ fn refusal_hint(code: &Printable) -> Option<Hint> {
     Some(Hint::say(say))
 }
 
+fn renewal_refusal_hint(refusal: &Refusal) -> Option<Hint> {
+    match (refusal.code.as_str(), refusal.status) {
+        ("COULD_NOT_PROCESS_CSR", _) => Some(Hint::say("another --key-alg may be accepted, with --rotate")),
+        (_, 401) => Some(Hint::say("another program may have renewed the identity at the same time: run the same command again")),
+        _other => None,
+    }
+}
+
 /// The controller keeps what it has issued: the certificate can be had from it, or the identity be enrolled anew.
 fn answer_lost_hint(subject: Option<&str>, out: &Path) -> Hint {
     let Some(subject) = subject else {
@@ -229,6 +254,9 @@ fn login_hint(error: &ControllerError) -> Option<Hint> {
     match error {
         ControllerError::Refused(_) => Some(Hint::say(
             "have the administrator look at the identity: it may be disabled or deleted, enrolled anew, or its certificate expired",
+        )),
+        ControllerError::OtherCertificate => Some(Hint::say(
+            "have the administrator look at the authenticators of the identity: it may have been enrolled anew elsewhere",
         )),
         ControllerError::Trust(_) | ControllerError::Form(_) => None,
     }

@@ -5,7 +5,7 @@
 
 pub mod stage;
 
-mod arrival;
+pub(super) mod arrival;
 pub(super) mod handshake;
 mod live;
 mod work;

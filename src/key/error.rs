@@ -55,7 +55,8 @@ impl KeyError {
 
     /// The key that an identity names does not fit its certificate.
     pub fn not_its_key(uri: &KeyUri) -> Self {
-        let message = format!("{uri} is not the key of this identity: it does not fit its certificate");
+        let named = if uri.names_something() { uri.to_string() } else { "the key in it".to_owned() };
+        let message = format!("{named} is not the key of this identity: it does not fit its certificate");
         Self::Selection(Fault::new("key_not_found", message))
     }
 

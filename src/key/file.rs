@@ -44,9 +44,7 @@ impl KeyProvider for FileProvider {
         let path = path_of(uri)?;
         let pem = match files::read_file(path, LARGEST) {
             Ok(pem) => secret_text(pem, path)?,
-            Err(e) if matches!(e.kind, files::FileErrorKind::System(rustix::io::Errno::NOENT)) => {
-                return Err(KeyError::Selection(Fault::new("key_not_found", format!("no key file {}", path.display()))));
-            }
+            Err(e) if is_missing(&e) => return Err(no_file(path)),
             Err(e) => return Err(e.into()),
         };
         Ok(Arc::new(FileKey::read(pem, uri.clone(), false)?))
@@ -55,13 +53,14 @@ impl KeyProvider for FileProvider {
     fn open_reference(
         &self,
         reference: &KeyReference,
-        _: Option<&PublicKey>,
+        expected: Option<&PublicKey>,
         access: &Access<'_>,
     ) -> Option<Result<Arc<dyn Key>, KeyError>> {
         let text = reference.expose();
         if reference.holds_the_key() {
             let pem = SecretString::from(text.strip_prefix("pem:").unwrap_or(text));
-            return Some(FileKey::read(pem, KeyUri::new("file"), true).map(|k| Arc::new(k) as _));
+            let read = FileKey::read(pem, KeyUri::new("file"), true).map(|k| Arc::new(k) as _);
+            return Some(read.and_then(|key| of_the_certificate(key, expected)));
         }
         // Without a scheme it is a path, as every SDK takes it.
         let has_scheme = text.split_once(':').is_some_and(|(s, _)| s.chars().all(|c| c.is_ascii_alphanumeric()));
@@ -71,7 +70,7 @@ impl KeyProvider for FileProvider {
         let uri = text
             .parse::<KeyUri>()
             .map_err(|e| KeyError::Reference(Fault::new("usage", "key reference is not a path").because(e)));
-        Some(uri.and_then(|uri| self.open(&uri, access)))
+        Some(uri.and_then(|uri| self.open(&uri, access)).and_then(|key| of_the_certificate(key, expected)))
     }
 
     fn readers(&self, reference: &KeyReference, _: Option<&KeyFacts>) -> Option<Readers> {
@@ -138,8 +137,41 @@ impl KeyProvider for FileProvider {
     }
 
     fn delete(&self, uri: &KeyUri, _: &Access<'_>) -> Result<(), KeyError> {
-        Ok(files::remove_file(path_of(uri)?)?)
+        match files::remove_file(path_of(uri)?) {
+            Err(e) if is_missing(&e) => Err(no_file(path_of(uri)?)),
+            done => Ok(done?),
+        }
     }
+
+    /// Within the identity where it was within one; else `k.1.pem` beside `k.pem`.
+    fn place_of(&self, uri: &KeyUri) -> Result<KeyUri, KeyError> {
+        let Some(path) = uri.file_path() else { return Ok(KeyUri::new(self.scheme())) };
+        let extension = path.extension().and_then(|e| e.to_str()).unwrap_or("pem");
+        let stem = path.file_stem().and_then(|s| s.to_str()).ok_or_else(|| not_a_file(uri))?;
+        let stem = match stem.rsplit_once('.') {
+            Some((stem, n)) if !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()) => stem,
+            _ => stem,
+        };
+        let later = (1_u32..).map(|n| path.with_file_name(format!("{stem}.{n}.{extension}")));
+        let free = later.into_iter().find(|path| path.symlink_metadata().is_err());
+        Ok(free.map_or_else(|| KeyUri::new(self.scheme()), |path| KeyUri::file(&path)))
+    }
+}
+
+/// A key that an identity names or holds must be the one of its certificate, and sign.
+fn of_the_certificate(key: Arc<dyn Key>, expected: Option<&PublicKey>) -> Result<Arc<dyn Key>, KeyError> {
+    match expected {
+        Some(expected) if key.public_key() != expected => Err(KeyError::not_its_key(key.uri())),
+        _ => super::prove(&*key).map(|()| key),
+    }
+}
+
+fn is_missing(error: &files::FileError) -> bool {
+    matches!(error.kind, files::FileErrorKind::System(rustix::io::Errno::NOENT))
+}
+
+fn no_file(path: &Path) -> KeyError {
+    KeyError::Selection(Fault::new("key_not_found", format!("no key file {}", path.display())))
 }
 
 fn reopen(path: &Path, uri: KeyUri, inline: bool) -> Result<Arc<dyn Key>, KeyError> {

@@ -35,8 +35,8 @@ use self::reference::Reference;
 use self::session::OpenToken;
 use self::token::{Purpose, Token, Wanted};
 use super::{
-    Access, Answer, Fault, Key, KeyAlgorithm, KeyError, KeyFacts, KeyListing, KeyOwner, KeyPlan, KeyProvider, KeyReference,
-    KeyUri, NewKey, Pin, PinOrigin, PlaceListing, ProviderOption, PublicKey, Reader, Readers, Rehearsal,
+    Access, Answer, Embed, Fault, Key, KeyAlgorithm, KeyError, KeyFacts, KeyListing, KeyOwner, KeyPlan, KeyProvider,
+    KeyReference, KeyUri, NewKey, Pin, PinOrigin, PlaceListing, ProviderOption, PublicKey, Reader, Readers, Rehearsal,
 };
 use crate::text::Hint;
 
@@ -172,10 +172,11 @@ impl KeyProvider for Pkcs11Provider {
             return Err(nameless(&within));
         }
         let token = self.token(&within, Purpose::Write, access)?;
-        let found = token.with(Mode::Read, |lent| match (&said, wish.owner) {
-            (Some(name), _) => search::by_name(lent, &name.shortest(), token.token()),
-            (None, Some(owner)) => search::newest(lent, owner, token.token()),
-            (None, None) => Ok(None),
+        let (found, generation) = token.with(Mode::Read, |lent| match (&said, wish.owner) {
+            (Some(name), _) => Ok((search::by_name(lent, &name.shortest(), token.token())?, 0)),
+            (None, Some(owner)) if wish.reuse => Ok((search::newest(lent, owner, token.token())?, 0)),
+            (None, Some(owner)) => Ok((None, search::next_generation(lent, owner)?)),
+            (None, None) => Ok((None, 0)),
         })?;
         let pin_source = pin_source(&within)?;
         match found {
@@ -195,7 +196,7 @@ impl KeyProvider for Pkcs11Provider {
             }
             None => {
                 token.module().can_make(token.token(), wish.algorithm)?;
-                let Name { id, label } = name_for(said, wish.owner)?;
+                let Name { id, label } = name_for(said, wish.owner, generation)?;
                 let uri = named(&token, &id.unwrap_or_default(), &label.unwrap_or_default(), pin_source);
                 Ok(KeyPlan { uri, there_already: false, outlives_us: true })
             }
@@ -249,6 +250,12 @@ impl KeyProvider for Pkcs11Provider {
             return Err(why);
         }
         Ok(Arc::new(key))
+    }
+
+    fn place_of(&self, uri: &KeyUri) -> Result<KeyUri, KeyError> {
+        let uri = unfolded(uri)?;
+        let of_the_token = place::OF_A_TOKEN.iter().filter_map(|name| Some((name, uri.attribute(name)?)));
+        Ok(of_the_token.fold(KeyUri::new(self.scheme()), |place, (name, value)| place.with(name, value)))
     }
 
     fn delete(&self, uri: &KeyUri, access: &Access<'_>) -> Result<(), KeyError> {
@@ -327,12 +334,14 @@ impl Pkcs11Provider {
         access: &Access<'_>,
     ) -> Result<Arc<dyn Key>, KeyError> {
         let module = self.module(&reference.module)?;
-        let found = place::of(&module, &reference, expected)?;
+        let place::Lookup { token: found, elsewhere } = place::of(&module, &reference, expected)?;
         if reference.key.is_none() && expected.is_none() {
             return Err(search::which_key(&module, &found));
         }
+        let held = if reference.held.is_some() { Embed::Pin } else { Embed::Nothing };
         let token = self.logged_in(module, found, access, None, reference.held)?;
         let key = token.with(Mode::Read, |lent| {
+            let mut elsewhere = elsewhere;
             let named = match reference.key.as_ref().map(|name| search::by_name(lent, name, token.token())) {
                 // What has the name now may be no key that can be used; the certificate knows which it is.
                 None | Some(Err(Failure::Judged(_))) if expected.is_some() => None,
@@ -344,12 +353,13 @@ impl Pkcs11Provider {
                 (Some(pair), None, _) => pair,
                 // The name has gone to another key, or is not known here: the certificate decides.
                 (_, Some(key), _) => {
+                    elsewhere = true;
                     search::by_public_key(lent, key, token.token())?.ok_or_else(|| another_key(token.token()))?
                 }
                 (None, None, Some(name)) => return Err(search::missing(lent, name, token.token())?.into()),
                 (None, None, None) => return Err(another_key(token.token()).into()),
             };
-            PrivateKey::read(&token, lent, pair, None)
+            Ok(PrivateKey::read(&token, lent, pair, None)?.opened_by_reference(held, elsewhere))
         })?;
         trusted(key, access)
     }
@@ -367,8 +377,8 @@ fn pin_source(uri: &KeyUri) -> Result<Option<&str>, KeyError> {
 }
 
 /// Id and label of a new key: what was said, and what the owner makes of the rest. Both readers want an id.
-fn name_for(said: Option<Name>, owner: Option<KeyOwner<'_>>) -> Result<Name, KeyError> {
-    match (said, owner.map(|owner| owner.name(0))) {
+fn name_for(said: Option<Name>, owner: Option<KeyOwner<'_>>, generation: u32) -> Result<Name, KeyError> {
+    match (said, owner.map(|owner| owner.name(generation))) {
         (None, Some(derived)) => Ok(Name { id: Some(derived.id.to_vec()), label: Some(derived.label.into_bytes()) }),
         (Some(Name { id: Some(id), label }), derived) => {
             Ok(Name { id: Some(id), label: label.or_else(|| derived.map(|derived| derived.label.into_bytes())) })

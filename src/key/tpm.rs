@@ -38,7 +38,7 @@ use self::error::Failure;
 use self::keyfile::KeyFile;
 use self::parent::Parent;
 use self::private_key::{Found, Material, PrivateKey};
-use self::reference::{Home, Named, Reference, SCHEME, must_be_the_owners};
+use self::reference::{Home, Named, Reference, SCHEME, like_it, must_be_the_owners};
 use self::tcti::Tcti;
 use super::{
     Access, Fault, Key, KeyAlgorithm, KeyError, KeyFacts, KeyListing, KeyPlan, KeyProvider, KeyReference, KeyUri, NewKey,
@@ -162,7 +162,7 @@ impl KeyProvider for TpmProvider {
             |home: Home, there_already| KeyPlan { uri: reference.uri(&home, reference.auth), there_already, outlives_us: true };
         let home = match &reference.named {
             Named::Nothing if wish.owner.is_none() => return Err(which_key(wish.within)),
-            Named::Nothing => Home::File(beside(wish.identity)?),
+            Named::Nothing => Home::File(beside(wish.identity, wish.reuse)?),
             Named::FreeHandle => Home::Handle(handle::first_free(&mut visit).map_err(|e| e.at(&place))?),
             Named::Key(home) => home.clone(),
         };
@@ -206,6 +206,15 @@ impl KeyProvider for TpmProvider {
 
     fn abandon(&self, uri: &KeyUri, work: &Folder, access: &Access<'_>) -> Result<(), KeyError> {
         self.remove(uri, Some(work), access)
+    }
+
+    fn place_of(&self, uri: &KeyUri) -> Result<KeyUri, KeyError> {
+        let reference = Reference::of(uri)?;
+        let beside = match reference.named {
+            Named::Key(Home::Handle(_)) | Named::FreeHandle => like_it(uri).with("handle", b"auto"),
+            Named::Key(Home::File(_)) | Named::Nothing => like_it(uri),
+        };
+        Ok(beside)
     }
 
     fn implies_new(&self, uri: &KeyUri) -> bool {
@@ -316,15 +325,24 @@ fn described(reference: &Reference, home: &Home, file: &KeyFile) -> Result<Found
     Ok(Found { reference: reference.clone(), home: home.clone(), material: Material::Blob(parent, file.blob.clone()), wants_pin })
 }
 
-/// `<out without .json>.tss2.pem`.
-fn beside(identity: &Path) -> Result<PathBuf, KeyError> {
-    let mut name = match identity.extension() {
+/// `<out without .json>.tss2.pem`; unless one that is there is taken, the first of `….1.tss2.pem` and so on that is free.
+fn beside(identity: &Path, reuse: bool) -> Result<PathBuf, KeyError> {
+    let stem = match identity.extension() {
         Some(extension) if extension.eq_ignore_ascii_case("json") => identity.with_extension(""),
         _ => identity.to_owned(),
+    };
+    let named = |end: &str| {
+        let mut name = stem.clone().into_os_string();
+        name.push(end);
+        files::absolute(Path::new(&name))
+    };
+    let mut path = named(".tss2.pem")?;
+    let mut generation = 0_u32;
+    while !reuse && path.symlink_metadata().is_ok() {
+        generation += 1;
+        path = named(&format!(".{generation}.tss2.pem"))?;
     }
-    .into_os_string();
-    name.push(".tss2.pem");
-    Ok(files::absolute(Path::new(&name))?)
+    Ok(path)
 }
 
 fn read(path: &Path) -> Result<KeyFile, KeyError> {

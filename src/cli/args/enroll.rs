@@ -95,6 +95,13 @@ pub struct Given {
     typed: bool,
 }
 
+impl Given {
+    /// Whether it stood on the command line, and not in the environment.
+    pub fn is_typed(&self) -> bool {
+        self.typed
+    }
+}
+
 /// The options of providers that were given.
 pub fn options_of(providers: &Providers, matches: &ArgMatches) -> Vec<Given> {
     let mut given = Vec::new();
@@ -176,24 +183,11 @@ impl Enroll {
         token_file: Option<&Path>,
         watch: &dyn Watch,
     ) -> Result<(), Error> {
-        let folder =
-            std::env::var_os("ZITI_IDENTITY_DIR").map_or_else(|| PathBuf::from("/opt/openziti/etc/identities"), PathBuf::from);
-        let is_in = |file: &Path| {
-            let parent = std::path::absolute(file).ok().and_then(|f| f.parent().map(Path::to_owned));
-            parent.and_then(|p| p.canonicalize().ok()).is_some_and(|p| folder.canonicalize().ok() == Some(p))
-        };
-        let in_device = providers.of(key.uri()).is_ok_and(KeyProvider::keys_live_in_a_device);
-        if in_device && !self.typed.embed_pin && is_in(out) {
-            let message = format!(
-                "{} is read by ziti-edge-tunnel, which crashes at every start on an identity whose key wants a PIN that is not in it",
-                folder.display()
-            );
-            return Err(usage_with(message, "give --embed-pin, or put the identity into another folder"));
-        }
-        if !self.typed.rm && token_file.is_some_and(is_in) {
+        must_suit_the_tunneler(key, providers, out, self.typed.embed_pin)?;
+        if !self.typed.rm && token_file.is_some_and(is_for_the_tunneler) {
             let text = format!(
                 "a token file in {} is enrolled by the service of ziti-edge-tunnel with a software key: keep tokens elsewhere",
-                folder.display()
+                folder_of_the_tunneler().display()
             );
             // A watcher that wants to end the run does so at the next stage.
             drop(watch.event(&Event::Note(&text)));
@@ -203,11 +197,30 @@ impl Enroll {
 
     /// Which key was asked for.
     pub fn key_wish(&self, providers: &Providers) -> Result<KeyWish, Error> {
-        let named = match self.typed.key.as_deref() {
+        let EnrollArgs { provider, key, create, key_alg, .. } = &self.typed;
+        let (provider, key, key_alg) = (provider.as_deref(), key.as_deref(), key_alg.as_deref());
+        KeyChoice { provider, key, create: *create, key_alg, options: &self.options }.wish(providers)
+    }
+}
+
+/// How a key was described.
+#[derive(Clone, Copy, Debug)]
+pub struct KeyChoice<'a> {
+    pub provider: Option<&'a str>,
+    pub key: Option<&'a str>,
+    pub create: bool,
+    pub key_alg: Option<&'a str>,
+    pub options: &'a [Given],
+}
+
+impl KeyChoice<'_> {
+    /// Which key that is.
+    pub fn wish(&self, providers: &Providers) -> Result<KeyWish, Error> {
+        let named = match self.key {
             None | Some("auto") => None,
             Some(text) => Some(reference(text, providers).map_err(|e| usage(format!("--key: {e}")))?),
         };
-        let provider = match (&self.typed.provider, &named) {
+        let provider = match (self.provider, &named) {
             (Some(name), _) => providers.named(name).ok_or_else(|| {
                 let known: Vec<&str> = providers.iter().map(KeyProvider::name).collect();
                 usage_with(format!("there is no provider `{name}`"), format!("known are {}", known.join(", ")))
@@ -221,9 +234,9 @@ impl Enroll {
         if let Some(uri) = named.as_ref().filter(|u| u.scheme() != provider.scheme()) {
             return Err(usage(format!("--provider {} does not read `{}:` references", provider.name(), uri.scheme())));
         }
-        let algorithm = self.typed.key_alg.as_deref().map(algorithm).transpose()?;
-        let within = fold(&self.options, provider, named.clone().unwrap_or_else(|| KeyUri::new(provider.scheme())))?;
-        match (&named, self.typed.create) {
+        let algorithm = self.key_alg.map(algorithm).transpose()?;
+        let within = fold(self.options, provider, named.clone().unwrap_or_else(|| KeyUri::new(provider.scheme())))?;
+        match (&named, self.create) {
             (Some(uri), false) if !provider.implies_new(uri) => {
                 if let Some(algorithm) = algorithm {
                     return Err(usage_with(
@@ -237,6 +250,30 @@ impl Enroll {
             _ => Ok(KeyWish::New { within, algorithm: algorithm.unwrap_or(KeyAlgorithm::P256), reuse: named.is_none() }),
         }
     }
+}
+
+/// The folder whose identities ziti-edge-tunnel reads.
+fn folder_of_the_tunneler() -> PathBuf {
+    std::env::var_os("ZITI_IDENTITY_DIR").map_or_else(|| PathBuf::from("/opt/openziti/etc/identities"), PathBuf::from)
+}
+
+fn is_for_the_tunneler(file: &Path) -> bool {
+    let parent = std::path::absolute(file).ok().and_then(|f| f.parent().map(Path::to_owned));
+    let folder = folder_of_the_tunneler().canonicalize().ok();
+    parent.and_then(|p| p.canonicalize().ok()).is_some_and(|p| folder == Some(p))
+}
+
+/// Refuses an identity for ziti-edge-tunnel whose key wants a PIN that is not in it.
+pub fn must_suit_the_tunneler(key: &KeyWish, providers: &Providers, out: &Path, embed_pin: bool) -> Result<(), Error> {
+    let in_device = providers.of(key.uri()).is_ok_and(KeyProvider::keys_live_in_a_device);
+    if !in_device || embed_pin || !is_for_the_tunneler(out) {
+        return Ok(());
+    }
+    let message = format!(
+        "{} is read by ziti-edge-tunnel, which crashes at every start on an identity whose key wants a PIN that is not in it",
+        folder_of_the_tunneler().display()
+    );
+    Err(usage_with(message, "give --embed-pin, or put the identity into another folder"))
 }
 
 /// A reference as people write it, or what stands in `id.key` of an identity.

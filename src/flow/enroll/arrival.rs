@@ -36,7 +36,8 @@ pub(super) fn report(
     })
 }
 
-fn enrolled_key(world: &World<'_>, fact: &KeyFact) -> Result<EnrolledKey, Error> {
+/// The key, as reports have it.
+pub(in crate::flow) fn enrolled_key(world: &World<'_>, fact: &KeyFact) -> Result<EnrolledKey, Error> {
     let public = public_key(fact)?;
     let failed = |source| Error::Key { uri: Box::new(fact.uri.clone()), source, spent: Spent::Yes };
     let provider = world.providers.of(&fact.uri).map_err(failed)?;

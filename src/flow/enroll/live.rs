@@ -7,9 +7,6 @@ mod post;
 
 use std::sync::Arc;
 
-use base64::Engine;
-use base64::prelude::BASE64_STANDARD;
-
 use super::stage::{CertificateWish, Intent, KeyFact, KeyWish, Keyed, Ready, Record, Stage, Trusted};
 use super::work::Work;
 use super::{Enrolled, Request, arrival, handshake, note, token_of, within};
@@ -196,18 +193,11 @@ impl<'a> Live<'a> {
 
     fn keyed(&mut self, key: Arc<dyn Key>, created: bool) -> Learnt {
         let failed = |source| Error::Key { uri: Box::new(key.uri().clone()), source, spent: Spent::No };
-        let reference = key.reference(Embed::Nothing).map_err(failed)?;
-        if self.request.embed_pin && !reference.holds_the_key() {
+        let fact = KeyFact::of(&*key, created).map_err(failed)?;
+        if self.request.embed_pin && fact.reference.is_some() {
             // Found out before anything is spent; the PIN itself stays out of the journal.
             key.reference(Embed::Pin).map_err(failed)?;
         }
-        let fact = KeyFact {
-            uri: key.uri().clone(),
-            spki: BASE64_STANDARD.encode(key.public_key().spki()),
-            created,
-            reference: (!reference.holds_the_key()).then(|| reference.expose().to_owned()),
-            facts: key.facts().map_err(failed)?,
-        };
         if !created && fact.facts.never_extractable == facts::Answer::No && fact.facts.place.is_some() {
             note(self.world, "the key was not always in its device: it may have a copy elsewhere");
         }
@@ -234,7 +224,7 @@ impl<'a> Live<'a> {
             provider.open(&fact.uri, &self.world.access)
         };
         let key = key.map_err(failed)?;
-        if BASE64_STANDARD.encode(key.public_key().spki()) != fact.spki {
+        if !fact.is_of(&*key) {
             let message = "another key is there now than when this enrollment began";
             return Err(failed(KeyError::Selection(crate::key::Fault::new("key_not_found", message))));
         }

@@ -5,13 +5,15 @@
 
 use std::path::PathBuf;
 
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
 use serde::{Deserialize, Serialize};
 
 use crate::certificate::Anchors;
 use crate::controller::{Refusal, Submission};
 use crate::flow::{OutOfOrder, Stages};
 use crate::jwt::{Method, TokenDigest};
-use crate::key::{KeyAlgorithm, KeyFacts, KeyPlan, KeyUri};
+use crate::key::{Embed, Key, KeyAlgorithm, KeyError, KeyFacts, KeyPlan, KeyUri};
 use crate::origin::Origin;
 
 /// What the journal holds, one a line. No secret is in it: the token is there by its digest and its file.
@@ -126,6 +128,28 @@ pub struct KeyFact {
     pub reference: Option<String>,
     /// What was read back.
     pub facts: KeyFacts,
+}
+
+impl KeyFact {
+    /// What is to be known of `key` from now on.
+    ///
+    /// # Errors
+    /// What the key says, and [`KeyError::Reference`] where an identity cannot name it.
+    pub fn of(key: &dyn Key, created: bool) -> Result<Self, KeyError> {
+        let reference = key.reference(Embed::Nothing)?;
+        Ok(Self {
+            uri: key.uri().clone(),
+            spki: BASE64_STANDARD.encode(key.public_key().spki()),
+            created,
+            reference: (!reference.holds_the_key()).then(|| reference.expose().to_owned()),
+            facts: key.facts()?,
+        })
+    }
+
+    /// Whether `key` is the one.
+    pub fn is_of(&self, key: &dyn Key) -> bool {
+        BASE64_STANDARD.encode(key.public_key().spki()) == self.spki
+    }
 }
 
 /// The controller is trusted.

@@ -12,7 +12,7 @@ use crate::text::{Hint, Printable};
 const ATTRIBUTES: [&str; 9] = ["token", "serial", "manufacturer", "model", "object", "id", "type", "module-path", "pin-source"];
 
 /// What `--token pkcs11:…` takes from its URI, where the reference itself does not say it.
-const OF_A_TOKEN: [&str; 6] = ["token", "serial", "manufacturer", "model", "module-path", "pin-source"];
+pub(super) const OF_A_TOKEN: [&str; 6] = ["token", "serial", "manufacturer", "model", "module-path", "pin-source"];
 
 /// `uri` with the URI unfolded that may stand for its token, and nothing in it that would be passed over.
 pub(super) fn unfolded(uri: &KeyUri) -> Result<KeyUri, KeyError> {
@@ -42,18 +42,30 @@ pub(super) fn unfolded(uri: &KeyUri) -> Result<KeyUri, KeyError> {
     Ok(whole)
 }
 
+/// What a reference has led to.
+pub(super) struct Lookup {
+    pub(super) token: Token,
+    /// Another token, or another slot, than it says.
+    pub(super) elsewhere: bool,
+}
+
 /// The token that a reference means. Serial, label and slot say where to look; `expected`, the public key that the
 /// certificate has, decides where they do not fit any more: the one token that shows it is taken. All this without a
 /// login, so that no PIN is tried on a token that happens to have the number or name of another.
 ///
 /// # Errors
 /// `token_not_found`, `token_ambiguous`.
-pub(super) fn of(module: &Module, reference: &Reference, expected: Option<&PublicKey>) -> Result<Token, KeyError> {
+pub(super) fn of(module: &Module, reference: &Reference, expected: Option<&PublicKey>) -> Result<Lookup, KeyError> {
     let Shown { tokens: shown, unread } = module.tokens()?;
     let (said, named) = named(&shown, reference);
+    let as_said = |token: &Token| {
+        // The slot is what other readers go by.
+        let elsewhere = reference.slot.as_ref().is_some_and(|slots| !slots.0.contains(&token.slot.id()));
+        Ok(Lookup { token: token.clone(), elsewhere })
+    };
     let Some(key) = expected else {
         return match named.as_slice() {
-            [one] => Ok((*one).clone()),
+            [one] => as_said(one),
             [] => Err(unread.unwrap_or_else(|| token::not_found(&each_once(shown), &said, Purpose::Use, module.path()))),
             several => Err(token::ambiguous(several, module.path())),
         };
@@ -62,17 +74,17 @@ pub(super) fn of(module: &Module, reference: &Reference, expected: Option<&Publi
     if let [one] = named.as_slice()
         && shows(one)
     {
-        return Ok((*one).clone());
+        return as_said(one);
     }
     let all = each_once(shown.clone());
     let showing: Vec<&Token> = all.iter().filter(|token| shows(token)).collect();
     match (showing.as_slice(), named.as_slice()) {
         ([one], _) => {
             log::warn!("the identity names{said} of {module}, but its key is in {one}, which is used");
-            Ok((*one).clone())
+            Ok(Lookup { token: (*one).clone(), elsewhere: true })
         }
         // A token may show its public keys after the login only.
-        ([], [one]) => Ok((*one).clone()),
+        ([], [one]) => as_said(one),
         ([], []) => Err(unread.unwrap_or_else(|| token::not_found(&all, &said, Purpose::Use, module.path()))),
         ([], several) | (several, _) => Err(token::ambiguous(several, module.path())),
     }

@@ -36,6 +36,8 @@ pub(super) struct PrivateKey {
     /// The PIN is wanted before every signature (CKA_ALWAYS_AUTHENTICATE).
     always_authenticate: bool,
     facts: KeyFacts,
+    held: Embed,
+    elsewhere: bool,
 }
 
 impl PrivateKey {
@@ -70,7 +72,14 @@ impl PrivateKey {
             algorithms,
             always_authenticate: read[4] == Some(true),
             facts,
+            held: Embed::Nothing,
+            elsewhere: false,
         })
+    }
+
+    /// The same, for one that the reference of an identity has led to: what it held, and whether it led elsewhere.
+    pub(super) fn opened_by_reference(self, held: Embed, elsewhere: bool) -> Self {
+        Self { held, elsewhere, ..self }
     }
 
     /// Refuses a key that was there before us and is not kept inside the token. What cannot be read is no refusal.
@@ -210,6 +219,14 @@ impl Key for PrivateKey {
 
     fn facts(&self) -> Result<KeyFacts, KeyError> {
         Ok(self.facts.clone())
+    }
+
+    fn held(&self) -> Embed {
+        self.held
+    }
+
+    fn is_elsewhere(&self) -> bool {
+        self.elsewhere
     }
 }
 

@@ -151,6 +151,12 @@ impl Reference {
     }
 }
 
+/// `uri` without the name of its key.
+pub(super) fn like_it(uri: &KeyUri) -> KeyUri {
+    let said = ["auth", "tcti", "parent", "pin-source"].into_iter().filter_map(|name| Some((name, uri.attribute(name)?)));
+    said.fold(KeyUri::new(SCHEME), |like, (name, value)| like.with(name, value))
+}
+
 /// A handle as people write it.
 pub(super) fn hex(handle: u32) -> String {
     format!("{handle:#010x}")

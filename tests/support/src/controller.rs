@@ -9,6 +9,7 @@ mod core;
 mod csr;
 mod endpoints;
 mod enroll;
+mod extend;
 mod face;
 pub(crate) mod log;
 pub(crate) mod misbehave;

@@ -112,7 +112,10 @@ fn status_of(code: &str) -> u16 {
         "UNAUTHORIZED" | "INVALID_AUTH" => 401,
         "NOT_FOUND" => 404,
         "METHOD_NOT_ALLOWED" => 405,
-        "CERT_IN_USE" | "ENROLLMENT_IDENTITY_ALREADY_ENROLLED" | "INVALID_ENROLLMENT_NOT_ALLOWED" => 409,
+        "CERT_IN_USE"
+        | "ENROLLMENT_IDENTITY_ALREADY_ENROLLED"
+        | "INVALID_ENROLLMENT_NOT_ALLOWED"
+        | "CAN_NOT_UPDATE_AUTHENTICATOR" => 409,
         "INVALID_ENROLLMENT_ALREADY_ENROLLED" => 410,
         "REQUEST_ENTITY_TOO_LARGE" => 413,
         "UNSUPPORTED_MEDIA" => 415,
@@ -157,6 +160,8 @@ fn sentence(code: &str) -> &'static str {
         }
         "CLUSTER_NO_LEADER" => "The cluster has no leader to process this request",
         "TIMEOUT" => "The request could not be served within the time allowed",
+        "CAN_NOT_UPDATE_AUTHENTICATOR" => "The authenticator cannot be updated in this fashion",
+        "INVALID_CLIENT_CERT" => "The provided client certificate is invalid",
         "UNHANDLED" => "An unhandled error occurred",
         _ => "The request was refused",
     }

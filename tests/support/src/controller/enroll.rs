@@ -159,11 +159,31 @@ fn enroll(core: &Core, request: &Incoming, submission: &Submission) -> Result<An
 
 /// The certificate, with what the faults spoil in it, and its chain as PEM blocks.
 fn issue(core: &Core, submission: &Submission, enrollment: &Enrollment, csr: &Csr) -> (Authenticator, Vec<String>) {
+    let (certificate, chain) = certify(core, csr, &enrollment.identity_id);
+    let authenticator = Authenticator {
+        id: short_id(),
+        identity_id: enrollment.identity_id.clone(),
+        identity_name: enrollment.identity_name.clone(),
+        jti: submission.token.clone(),
+        fingerprint_sha1: sha1_hex(&certificate),
+        cert_pem: chain.concat(),
+        spki_der: spki_of(&certificate),
+        subject: pki::subject_of(&certificate),
+        cert_der: certificate,
+    };
+    (authenticator, chain)
+}
+
+/// DER of the leaf, and the chain.
+pub(super) fn certify(core: &Core, csr: &Csr, identity_id: &str) -> (Vec<u8>, Vec<String>) {
     let faults = &core.faults;
     let mut leaf = Leaf::client(&csr.subject);
     if core.options.like == Like::V2_1 {
-        let id = if faults.has(&Fault::OtherSub) { short_id() } else { enrollment.identity_id.clone() };
+        let id = if faults.has(&Fault::OtherSub) { short_id() } else { identity_id.to_owned() };
         leaf = leaf.uri(&format!("spiffe://{}/identity/{id}", core.network.trust_domain));
+    }
+    if let Some(seconds) = faults.number(|fault| if let Fault::CertLifetime(life) = fault { Some(*life) } else { None }) {
+        leaf = leaf.valid(pki::unix_now() - 60, pki::unix_now() + seconds);
     }
     if faults.has(&Fault::ExpiredCert) {
         leaf = leaf.expired();
@@ -178,18 +198,7 @@ fn issue(core: &Core, submission: &Submission, enrollment: &Enrollment, csr: &Cs
     let signer = if faults.has(&Fault::OtherCa) { core.foreign.signer() } else { core.network.signer() };
     let certificate = signer.sign(&leaf, &spki);
     let chain = vec![pem("CERTIFICATE", &certificate), pem("CERTIFICATE", signer.certificate())];
-    let authenticator = Authenticator {
-        id: short_id(),
-        identity_id: enrollment.identity_id.clone(),
-        identity_name: enrollment.identity_name.clone(),
-        jti: submission.token.clone(),
-        fingerprint_sha1: sha1_hex(&certificate),
-        cert_pem: chain.concat(),
-        spki_der: spki_of(&certificate),
-        subject: pki::subject_of(&certificate),
-        cert_der: certificate,
-    };
-    (authenticator, chain)
+    (certificate, chain)
 }
 
 /// The token is spent; what the client hears of it is another matter.

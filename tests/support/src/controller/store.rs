@@ -1,5 +1,6 @@
 //! The controller's books: which tokens are out, which are spent, and every certificate ever issued.
 
+use super::extend::Renewals;
 use crate::pki::{self, random, unix_now};
 use serde::Serialize;
 use std::collections::HashMap;
@@ -44,11 +45,12 @@ pub(crate) struct Enrollment {
 }
 
 #[derive(Debug, Default)]
-struct Books {
+pub(super) struct Books {
     enrollments: HashMap<String, Enrollment>,
-    authenticators: Vec<Authenticator>,
-    /// Fingerprints that log in; the rest of `authenticators` were taken away by an administrator.
-    retired: Vec<String>,
+    pub(super) authenticators: Vec<Authenticator>,
+    /// Fingerprints that log nobody in any more: taken away by an administrator, or renewed.
+    pub(super) retired: Vec<String>,
+    pub(super) renewals: Renewals,
 }
 
 /// Why a token buys nothing.
@@ -139,7 +141,7 @@ impl Store {
         })
     }
 
-    fn lock(&self) -> MutexGuard<'_, Books> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, Books> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,0 +1,220 @@
+//! From one place of keys to another, and back: the identity stays who it is.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+use ziti_enroller_support::{Controller, Options, Program, SoftHsm, Token};
+
+use super::fingerprint;
+use crate::machine::{Failed, Fixture, IdentityFile, InFiles, InToken, Machine, report, text};
+
+/// An identity on its way through the places.
+struct Journey {
+    controller: Controller,
+    machine: Machine<InFiles>,
+    token: Token,
+    /// Copies of the identity as it was before each step.
+    left_behind: Vec<PathBuf>,
+    surroundings: Vec<(String, String)>,
+}
+
+impl Journey {
+    fn begin(surroundings: Vec<(String, String)>) -> Self {
+        let controller = Controller::start(Options::default());
+        let machine = Machine::<InFiles>::new();
+        let token = controller.issue("gate-7");
+        report(&machine.enroll(&token).run());
+        Self { controller, machine, token, left_behind: Vec::new(), surroundings }
+    }
+
+    fn out(&self) -> PathBuf {
+        self.machine.out(&self.token)
+    }
+
+    fn program(&self, command: &str, options: &[String]) -> Program {
+        let program = self.machine.program().envs(self.surroundings.iter().cloned()).args([command, "--format", "json"]);
+        program.arg(self.out()).args(options)
+    }
+
+    /// Rotates, and logs in; the old certificate does not any more. `pin` says where the PIN of the new place is.
+    fn move_on(&mut self, how: &[String], pin: &[String]) -> Value {
+        let before = self.machine.path(&format!("before-{}.json", self.left_behind.len()));
+        fs::copy(self.out(), &before).expect("the machine's folder is writable");
+        let said = report(&self.program("renew", how).arg("--rotate").run());
+        assert_eq!((&said["renewed"], &said["identity"]["id"]), (&true.into(), &self.token.sub().into()));
+        assert_eq!(said["replaced"].as_str(), Some(&*fingerprint(&before)));
+        let seen = report(&self.program("verify", pin).run());
+        assert_eq!(seen["identity"]["id"], self.token.sub());
+        self.left_behind.push(before);
+        let in_force = self.controller.in_force(self.token.sub()).expect("one is in force");
+        assert_eq!(fingerprint(&self.out()), in_force.fingerprint_sha1);
+        said
+    }
+}
+
+/// No private key in any file below a folder, but in those copies that the test itself has made.
+fn holds_no_private_key(folder: &Path, but: &[PathBuf]) {
+    for entry in fs::read_dir(folder).expect("it can be listed") {
+        let path = entry.expect("it can be listed").path();
+        if path.is_dir() {
+            holds_no_private_key(&path, but);
+        } else if !but.contains(&path) {
+            let content = fs::read(&path).expect("it can be read");
+            let content = String::from_utf8_lossy(&content).into_owned();
+            // A TSS2 PRIVATE KEY is wrapped by the TPM that it belongs to.
+            let plain = content.replace("TSS2 PRIVATE KEY", "");
+            assert!(!plain.contains("PRIVATE KEY"), "a private key is in {}", path.display());
+        }
+    }
+}
+
+#[cfg(feature = "tpm")]
+#[test]
+fn a_software_identity_moves_into_a_token_a_tpm_and_back() {
+    use ziti_enroller_support::Swtpm;
+
+    let (mut hsm, tpm) = (SoftHsm::on_tmpfs(), Swtpm::new());
+    hsm.add_token("other", "97531");
+    let mut journey = Journey::begin(hsm.env());
+    let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<String>>();
+    let of_token = |n: usize| {
+        let token = &hsm.tokens()[n];
+        let module = text(&hsm.module());
+        let pin = words(&["--pin-file", &text(&token.pin_file)]);
+        ([words(&["--provider", "pkcs11", "--module", &module, "--token", &token.label]), pin.clone()].concat(), pin)
+    };
+    let first = fingerprint(&journey.out());
+
+    // File to SoftHSM.
+    let (into, pin) = of_token(0);
+    let said = journey.move_on(&into, &pin);
+    assert_eq!((&said["key"]["provider"], &said["key"]["extractable"]), (&"pkcs11".into(), &false.into()));
+    assert_eq!(said["old_key"], Value::Null, "the old key was in the identity, and is gone with it");
+
+    // SoftHSM to the TPM: a key without a PIN, while the old one wants its own.
+    let handle = format!("tpm2:handle=auto;auth=none?tcti={}", tpm.tcti());
+    let into = [words(&["--key", &handle, "--delete-old-key"]), pin.clone()].concat();
+    let said = journey.move_on(&into, &[]);
+    assert_eq!((&said["key"]["provider"], &said["old_key"]["deleted"]), (&"tpm".into(), &true.into()));
+    assert_eq!(tpm.handles("handles-persistent").len(), 1);
+
+    // The TPM to another token of SoftHSM.
+    let (into, pin) = of_token(1);
+    let into = [into, words(&["--delete-old-key"])].concat();
+    let said = journey.move_on(&into, &pin);
+    assert_eq!((&said["key"]["provider"], &said["old_key"]["deleted"]), (&"pkcs11".into(), &true.into()));
+    assert_eq!(tpm.handles("handles-persistent").len(), 0);
+
+    // Each step had a certificate of its own, and of them all the last one alone logs in.
+    let login = journey.machine.program().args(["verify", "--format", "json"]).arg(&journey.left_behind[0]).run();
+    Failed::with(login, 60, "login_refused").says("INVALID_AUTH");
+    let issued: Vec<String> = journey.controller.authenticators().into_iter().map(|one| one.fingerprint_sha1).collect();
+    assert_eq!((issued.len(), &issued[0]), (4, &first));
+    let ids: std::collections::BTreeSet<String> =
+        journey.controller.authenticators().into_iter().map(|one| format!("{}/{}", one.identity_id, one.id)).collect();
+    assert_eq!(ids.len(), 1, "another identity, or another authenticator: {ids:?}");
+    holds_no_private_key(journey.machine.folder(), &journey.left_behind);
+    IdentityFile::read(&journey.out());
+    assert!(journey.controller.violations().is_empty(), "{:?}", journey.controller.violations());
+}
+
+#[cfg(feature = "tpm")]
+#[test]
+fn old_certificates_of_device_keys_are_refused_too() {
+    use ziti_enroller_support::Swtpm;
+
+    // The keys stay, so that the controller alone can refuse them.
+    let (hsm, tpm) = (SoftHsm::on_tmpfs(), Swtpm::new());
+    let mut journey = Journey::begin(hsm.env());
+    let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<String>>();
+    let pin = words(&["--pin-file", &text(&hsm.pin_file())]);
+    let into = words(&["--provider", "pkcs11", "--module", &text(&hsm.module())]);
+    journey.move_on(&[into, pin.clone()].concat(), &pin);
+    journey.move_on(&[words(&["--provider", "tpm", "--tcti", &tpm.tcti()]), pin.clone()].concat(), &pin);
+    // Once more, beside the last one: another file.
+    journey.move_on(&[words(&["--force"]), pin.clone()].concat(), &pin);
+    for old in &journey.left_behind {
+        let program = journey.machine.program().envs(journey.surroundings.iter().cloned());
+        let login = program.args(["verify", "--format", "json"]).arg(old).args(&pin).run();
+        Failed::with(login, 60, "login_refused").says("INVALID_AUTH");
+    }
+    let keys: Vec<PathBuf> = ["gate-7.tss2.pem", "gate-7.1.tss2.pem"].map(|name| journey.machine.path(name)).into();
+    assert!(keys.iter().all(|key| key.exists()), "{keys:?}");
+    let identity = fs::read_to_string(journey.out()).expect("there is an identity");
+    assert!(identity.contains("gate-7.1.tss2.pem"), "{identity}");
+}
+
+#[test]
+fn generations_go_up_and_the_highest_is_found_again_when_older_ones_are_gone() {
+    let controller = Controller::start(Options::default());
+    let machine = Machine::<InToken>::new();
+    let token = controller.issue("gate-7");
+    report(&machine.enroll(&token).run());
+    let label = |n: usize| if n == 0 { format!("ziti:{}", token.sub()) } else { format!("ziti:{}.{n}", token.sub()) };
+    for generation in 1..=4 {
+        let said = report(&machine.renew(&token).args(["--rotate", "--force", "--delete-old-key"]).run());
+        assert_eq!(said["old_key"]["deleted"], true, "{said}");
+        let keys = machine.keys.of_class("Private Key Object");
+        let labels: Vec<&str> = keys.iter().map(|key| key.label.as_str()).collect();
+        let expected = if generation == 4 { label(4) } else { label(generation) };
+        assert_eq!(labels, [expected.as_str()]);
+        if generation == 3 {
+            // Re-enrolled: the key of the third generation serves again, though those below it are gone.
+            let again = controller.re_enroll(token.sub());
+            let said = report(&machine.enroll(&again).arg("--force").run());
+            assert_eq!((&said["key"]["created"], machine.keys.private_keys()), (&false.into(), 1));
+        }
+    }
+    assert!(controller.violations().is_empty(), "{:?}", controller.violations());
+}
+
+#[test]
+fn a_move_to_where_the_key_is_waits_until_something_is_due() {
+    let controller = Controller::start(Options::default());
+    let machine = Machine::<InToken>::new();
+    let token = controller.issue("gate-7");
+    report(&machine.enroll_with(&token).run());
+    // As a timer asks for it every day: the first time it moves, and then it waits.
+    assert_eq!(report(&machine.rotate(&token).run())["renewed"], true);
+    assert_eq!(report(&machine.rotate(&token).run())["renewed"], false);
+    assert_eq!(machine.keys.private_keys(), 1);
+    assert_eq!(report(&machine.rotate(&token).arg("--force").run())["renewed"], true);
+    assert_eq!(machine.keys.private_keys(), 2);
+}
+
+#[test]
+fn a_key_file_of_its_own_has_its_successor_beside_it() {
+    let controller = Controller::start(Options::default());
+    let machine = Machine::<InFiles>::new();
+    let token = controller.issue("gate-7");
+    let key = machine.path("keys/gate.pem");
+    report(&machine.enroll(&token).args(["--create", "--key-alg", "p384", "--key"]).arg(&key).run());
+    let said = report(&machine.renew(&token).args(["--rotate", "--force", "--delete-old-key"]).run());
+    assert_eq!((&said["key"]["algorithm"], &said["old_key"]["deleted"]), (&"p384".into(), &true.into()));
+    assert!(!key.exists() && machine.path("keys/gate.1.pem").exists());
+    let said = report(&machine.renew(&token).args(["--rotate", "--force", "--key-alg", "p256"]).run());
+    assert_eq!((&said["key"]["algorithm"], &said["old_key"]["deleted"]), (&"p256".into(), &false.into()));
+    assert!(machine.path("keys/gate.2.pem").exists() && machine.path("keys/gate.1.pem").exists());
+    assert!(machine.logs_in(&machine.out(&token)));
+}
+
+#[test]
+fn a_key_that_is_there_already_can_be_taken() {
+    use ziti_enroller_support::KeyType;
+
+    let controller = Controller::start(Options::default());
+    let machine = Machine::<InToken>::new();
+    let token = controller.issue("gate-7");
+    report(&machine.enroll_with(&token).run());
+    machine.keys.make("spare", KeyType::P256);
+    let reference = machine.keys.reference("spare");
+    let said = report(&machine.renew(&token).args(["--rotate", "--key", &reference]).run());
+    assert_eq!(said["key"]["created"], false);
+    assert_eq!(machine.identity(&token).public_key(), machine.keys.public_keys()[0]);
+    let missing = machine.renew(&token).args(["--rotate", "--key", &machine.keys.reference("none")]).run();
+    Failed::with(missing, 24, "key_not_found");
+    let create = machine.renew(&token).args(["--rotate", "--create", "--key", &reference]).run();
+    Failed::with(create, 24, "key_exists").hints("leave out --create");
+    assert!(machine.logs_in(&machine.out(&token)));
+}
