@@ -45,6 +45,7 @@ impl Error {
                 Some(Hint::say("the key and the answer are kept; ask the controller's administrator what it has issued"))
             }
             Self::Local { source, spent } => file_hint(source, *spent),
+            Self::Output(source) => file_hint(source, Spent::No),
             Self::Journal { source: JournalError::File(source), spent } => file_hint(source, *spent),
             Self::Journal { source: JournalError::Damaged { .. }, .. } => {
                 Some(Hint::say("move its folder away to begin anew; the token may be spent"))
@@ -121,6 +122,17 @@ fn refusal_hint(code: &Printable) -> Option<Hint> {
     match code.as_str() {
         "ENROLLMENT_EXPIRED" => Some(Hint::say("ask the administrator to refresh the enrollment, which makes a new token")),
         "COULD_NOT_PROCESS_CSR" => Some(Hint::say("the token can be used again; another --key-alg may be accepted")),
+        "CERT_IN_USE" => Some(Hint::say(
+            "an identity has this certificate already: with a token of method `ca`, --force writes its identity file; else \
+             have another certificate issued",
+        )),
+        "CERT_FAILED_VALIDATION" | "CERTIFICATE_FAILED_VALIDATION" => Some(Hint::say(
+            "the certificate and its intermediates in --cert must lead to a CA that the controller knows, has verified, and \
+             lets enroll",
+        )),
+        "ENROLLMENT_CA_NOT_VALID" | "ENROLLMENT_NO_VALID_CAS" => {
+            Some(Hint::say("have the administrator let the CA enroll: `ziti edge update ca NAME --ottca --autoca`"))
+        }
         "INVALID_ENROLL_METHOD" => {
             Some(Hint::say("the token says another method than the controller knows for it: ask for a new one"))
         }
