@@ -8,6 +8,7 @@ pub mod enroll;
 pub mod inspect;
 pub mod keys;
 pub mod renew;
+pub mod request;
 pub mod status;
 pub mod verify;
 

@@ -52,6 +52,8 @@ const CORRIDORS: &[(&str, &[&str])] = &[
     ("inspect", &[]),
     ("keys", &[]),
     ("doctor", &["enroll"]),
+    // It may make a key first.
+    ("request", &["keys"]),
     ("status", &["enroll", "verify"]),
 ];
 

@@ -87,7 +87,7 @@ fn uses_a_key_of_every_type_that_is_there<F: Fixture>() {
     let machine = Machine::<F>::new();
     for kind in [KeyType::P256, KeyType::P384, KeyType::Rsa2048] {
         let name = kind.to_string();
-        let controller = controller_for::<F>(&name);
+        let controller = Controller::start(Options::default());
         machine.keys.make(&name, kind);
         let token = controller.issue(&name);
         let said = report(&machine.enroll_with(&token).args(["--key", &machine.keys.reference(&name)]).run());
@@ -97,7 +97,7 @@ fn uses_a_key_of_every_type_that_is_there<F: Fixture>() {
 }
 
 fn makes_the_key_that_a_reference_names<F: Fixture>() {
-    let controller = controller_for::<F>("rsa2048");
+    let controller = Controller::start(Options::default());
     let machine = Machine::<F>::new();
     let mine = machine.keys.reference("mine");
     let token = controller.issue("gate-7");

@@ -9,6 +9,7 @@ mod hostile_controller;
 mod house;
 mod key_providers;
 mod key_types;
+mod methods;
 mod outside_judges;
 mod proxy;
 mod renew;

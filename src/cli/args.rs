@@ -5,6 +5,7 @@ mod keys;
 mod limits;
 mod proxy;
 pub mod renew;
+mod request;
 mod resume;
 
 use std::ffi::OsString;
@@ -28,6 +29,7 @@ pub use limits::Limits;
 use limits::duration;
 pub use proxy::ProxyArgs;
 use renew::{Renew, RenewArgs};
+use request::{CsrArgs, Request};
 use resume::ResumeArgs;
 
 /// A command line, read.
@@ -79,6 +81,8 @@ pub enum Command {
     CreateKey(OfKeys),
     /// `key delete`.
     DeleteKey(OfKeys),
+    /// `csr`.
+    Csr(Box<Request>),
     /// `verify`.
     Verify {
         /// The identity file.
@@ -98,7 +102,7 @@ impl Command {
     pub fn after_an_interruption(&self) -> &'static str {
         match self {
             Self::Enroll(_) | Self::Resume(_) | Self::Renew(_) => "run the same command again: it goes on from where it stopped",
-            Self::CreateKey(_) | Self::DeleteKey(_) => "look with `ziti-enroller list keys` at what is there now",
+            Self::CreateKey(_) | Self::DeleteKey(_) | Self::Csr(_) => "look with `ziti-enroller list keys` at what is there now",
             Self::Doctor(_)
             | Self::ListTokens(_)
             | Self::ListKeys(_)
@@ -162,6 +166,8 @@ enum TypedCommand {
         #[command(subcommand)]
         what: KeyWhat,
     },
+    /// Write a request for the certificate of another CA, signed by a key wherever it lives
+    Csr(CsrArgs),
     /// Say what a token, an identity or a certificate says; offline
     Inspect(InspectArgs),
     /// Print the version
@@ -298,6 +304,9 @@ impl Args {
             TypedCommand::Key { what: KeyWhat::Delete(typed) } => {
                 (typed.pins.clone(), typed.limits.clone(), Command::DeleteKey(OfKeys { typed, options }))
             }
+            TypedCommand::Csr(typed) => {
+                (typed.pins.clone(), typed.limits.clone(), Command::Csr(Box::new(Request { typed, options })))
+            }
             TypedCommand::Verify(typed) => {
                 proxy = Some(typed.proxy);
                 (typed.pins, typed.limits, Command::Verify { identity: typed.identity })
@@ -346,6 +355,7 @@ fn command(providers: &Providers) -> clap::Command {
         .mut_subcommand("enroll", with_options)
         .mut_subcommand("doctor", with_options)
         .mut_subcommand("renew", with_options)
+        .mut_subcommand("csr", with_options)
         .mut_subcommand("list", |list| list.mut_subcommand("tokens", with_options).mut_subcommand("keys", with_options))
         .mut_subcommand("key", |key| key.mut_subcommand("create", with_options).mut_subcommand("delete", with_options))
 }

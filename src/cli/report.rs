@@ -151,6 +151,7 @@ fn readers(done: &Done) -> Option<&Readers> {
         | Done::ListKeys(_)
         | Done::CreateKey(_)
         | Done::DeleteKey(_)
+        | Done::Csr(_)
         | Done::Version { .. } => None,
     }
 }
@@ -217,6 +218,13 @@ fn words(done: &Done) -> String {
         Done::ListTokens(list) => list.tokens.iter().map(token).collect(),
         Done::ListKeys(list) => list.keys.iter().map(key).collect(),
         Done::CreateKey(made) => format!("{}\n", made.reference),
+        Done::Csr(request) => match &request.file {
+            None => request.csr.as_pem().to_owned(),
+            Some(file) => {
+                let made = if request.created { "new" } else { "existing" };
+                format!("{file}: a request by the {made} {} key {}\n", request.key.algorithm, request.key.reference)
+            }
+        },
         Done::DeleteKey(gone) => format!("destroyed {}\n", gone.reference),
         Done::Verify(v) => format!(
             "{} is `{}` ({}) at {} {}: logged in with its {} key, certificate until {} ({})\n",

@@ -20,6 +20,8 @@ pub struct Session<'c> {
     pub needs_more: bool,
     /// The chain that we send lacks an intermediate (from 1.6.2).
     pub chain_incomplete: bool,
+    /// The id of the identity that has logged in.
+    pub identity: Option<Printable>,
     /// The controller's id for the certificate that was shown.
     pub authenticator: Option<String>,
     /// An administrator has asked for a renewal (from 1.6.1).
@@ -47,6 +49,7 @@ struct Login {
     token: String,
     #[serde(default)]
     auth_queries: Vec<serde_json::Value>,
+    identity_id: Option<String>,
     authenticator_id: Option<String>,
     // Left out or null where they are false.
     improper_client_cert_chain: Option<bool>,
@@ -91,6 +94,7 @@ impl<'c> Session<'c> {
             token,
             needs_more: !login.auth_queries.is_empty(),
             chain_incomplete: login.improper_client_cert_chain == Some(true),
+            identity: login.identity_id.as_deref().map(Printable::new),
             authenticator: login.authenticator_id.filter(|id| !id.is_empty()),
             renewal_requested: login.is_cert_extend_requested == Some(true),
             new_key_requested: login.is_cert_key_roll_requested == Some(true),

@@ -45,6 +45,7 @@ impl Error {
                 Some(Hint::say("the key and the answer are kept; ask the controller's administrator what it has issued"))
             }
             Self::Local { source, spent } => file_hint(source, *spent),
+            Self::Output(source) => file_hint(source, Spent::No),
             Self::Journal { source: JournalError::File(source), spent } => file_hint(source, *spent),
             // Of a renewal: the token was spent long ago.
             Self::Journal { source: JournalError::Damaged { .. }, spent: Spent::Yes } => Some(Hint::say(
@@ -164,7 +165,8 @@ fn refusal_hint(code: &Printable) -> Option<Hint> {
              intermediates; the token can be used again"
         }
         "CERT_IN_USE" => {
-            "an identity is enrolled with this certificate already: use its identity file, or have another certificate issued"
+            "an identity has this certificate already: with a token of method `ca`, --force writes its identity file; else have \
+             another certificate issued"
         }
         "ENROLLMENT_CA_NOT_VALID" => {
             "have the administrator allow enrollment with tokens for that CA (`ziti edge update ca NAME --ottca`)"

@@ -9,7 +9,7 @@ use ziti_enroller::flow::renew::{Request, Rotation};
 use ziti_enroller::key::Providers;
 
 use super::PinArgs;
-use super::enroll::{Given, KeyChoice, algorithm, must_suit_the_tunneler, usage_with};
+use super::enroll::{AskedKey, Given, algorithm, must_suit_the_tunneler, usage_with};
 use super::limits::{LimitArgs, PatienceArgs};
 
 /// The options of `renew`, but for those that providers declare.
@@ -133,14 +133,8 @@ impl Renew {
             }
             return Ok(Some(Rotation::Beside(key_alg.as_deref().map(algorithm).transpose()?)));
         }
-        let choice = KeyChoice {
-            provider: provider.as_deref(),
-            key: key.as_deref(),
-            create: *create,
-            key_alg: key_alg.as_deref(),
-            options: &self.options,
-        };
-        let wish: KeyWish = choice.wish(providers)?;
+        let asked = AskedKey { provider: provider.as_deref(), key: key.as_deref(), create: *create, key_alg: key_alg.as_deref() };
+        let wish: KeyWish = asked.wish(&self.options, providers)?;
         Ok(Some(Rotation::To(wish)))
     }
 }

@@ -11,7 +11,7 @@ use super::{Due, NotDue, Renewed, Request, Rotation, arrival, due, note, printab
 use crate::certificate::{Anchors, Chain, Summary, rfc3339};
 use crate::controller::session::CurrentIdentity;
 use crate::controller::{ControllerError, Extension, Refusal, Session};
-use crate::csr::Csr;
+use crate::csr::{Csr, Subject};
 use crate::error::{Error, IssuedError, Spent};
 use crate::flow::enroll::stage::{KeyFact, KeyWish};
 use crate::flow::login::{self, Entrance};
@@ -257,7 +257,8 @@ impl<'a> Live<'a> {
     /// The new certificate is asked for, checked, and becomes an identity that nobody reads yet.
     pub(super) fn extend(&mut self, stage: &Keyed) -> Learnt {
         let key = self.key(stage)?;
-        let csr = Csr::sign(&*key, &stage.renewing.common_name).map_err(|e| failed(&stage.key.uri, e))?;
+        let subject = Subject::named(&stage.renewing.common_name);
+        let csr = subject.and_then(|subject| Csr::sign(&*key, &subject.into())).map_err(|e| failed(&stage.key.uri, e))?;
         within(self.world, "before_extend", Spent::No)?;
         let extension = self.extension(&stage.renewing, &csr)?;
         within(self.world, "after_extend", Spent::No)?;

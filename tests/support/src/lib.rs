@@ -30,6 +30,7 @@ pub mod tpm2_pkcs11;
 pub use controller::log::{ClientCertificate, Connection, Counts, FailedHandshake, Handshake, Log, Request};
 pub use controller::misbehave::Fault;
 pub use controller::store::Authenticator;
+pub use controller::third_party::ThirdPartyCa;
 pub use controller::tokens::{Token, TokenBuilder, second_opinion};
 pub use controller::{Controller, Face, Like, Options, Tls};
 pub use http_proxy::{Asked, HttpProxy, ProxyFault};

@@ -69,8 +69,9 @@ impl Live<'_> {
             return Err(self.quarantine(pem.as_bytes(), IdentityError::HoldsAKey.into()));
         }
         self.publish(&text)?;
+        self.learn_identity(stage)?;
         let readers = self.world.providers.readers(&read.key, Some(&fact.facts));
-        self.arrived = Some(arrival::report(self.world, &self.work, stage, None, Some(&summary), readers)?);
+        self.arrived = Some(arrival::report(self.world, &self.work, stage, self.identity.clone(), Some(&summary), readers)?);
         Ok(Next::Learnt(Record::Done))
     }
 

@@ -38,6 +38,9 @@ impl Live<'_> {
             self.posted += 1;
             return Ok(Next::Learnt(Record::Posting(n + 1)));
         }
+        if n > 1 && self.is_settled(stage)? {
+            return self.keep(&Answer::settled());
+        }
         within(world, "before_post", Spent::Unknown)?;
         self.posted = self.posted.max(1);
         let secret = self.request.secret.as_ref();
@@ -52,14 +55,10 @@ impl Live<'_> {
             }
             Err(error) => return Err(Error::OutcomeUnknown { why: error.to_string() }),
         };
-        let outcome = Outcome::of(&answer);
+        let outcome = self.settle(stage, n, Outcome::of(&answer))?;
         within(world, "after_post", Spent::Unknown)?;
         match (outcome, answer) {
-            (Outcome::Accepted, Ok(answer)) => {
-                self.work.keep(&answer).map_err(|source| unkept(source, &answer))?;
-                within(world, "answer_synced", Spent::Yes)?;
-                Ok(Next::Learnt(Record::Answered))
-            }
+            (Outcome::Accepted, Ok(answer)) => self.keep(&answer),
             (Outcome::Gone(_), _) if n == 1 && token_of(self.request)?.is_of_a_cluster() => {
                 // A follower may not have heard yet of a token that was made a moment ago.
                 self.gone_at_first = true;
@@ -85,6 +84,12 @@ impl Live<'_> {
             (Outcome::Retry(failure) | Outcome::Unknown(failure), _) => self.again(n, *failure),
             (Outcome::Accepted, Err(_)) => Err(Error::Unexpected("an answer that is none".into())),
         }
+    }
+
+    fn keep(&self, answer: &Answer) -> Learnt {
+        self.work.keep(answer).map_err(|source| unkept(source, answer))?;
+        within(self.world, "answer_synced", Spent::Yes)?;
+        Ok(Next::Learnt(Record::Answered))
     }
 
     fn again(&mut self, n: u32, failure: Failure) -> Learnt {

@@ -21,7 +21,7 @@ pub(crate) fn answer(core: &Core, request: &Incoming, peer: &Peer) -> Answer {
     match (request.method.as_str(), below) {
         ("GET", "/.well-known/est/cacerts") => cacerts(core),
         ("GET", "" | "/" | "/version") => version(core),
-        ("POST", "/enroll" | "/enroll/ott") => enroll::answer(core, request, below == "/enroll/ott"),
+        ("POST", "/enroll" | "/enroll/ott") => enroll::answer(core, request, peer, below == "/enroll/ott"),
         ("POST", "/authenticate") => sessions::authenticate(core, request, peer),
         ("GET", "/current-identity") => sessions::current_identity(core, request),
         ("GET", "/current-api-session") => sessions::current_session(core, request, peer),

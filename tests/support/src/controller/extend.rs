@@ -56,7 +56,7 @@ impl Store {
     /// The one certificate in force that it is.
     pub(super) fn in_force(&self, is_it: impl Fn(&Authenticator) -> bool) -> Option<Authenticator> {
         let books = self.lock();
-        books.authenticators.iter().find(|one| !books.retired.contains(&one.fingerprint_sha1) && is_it(one)).cloned()
+        books.in_force().find(|one| is_it(one)).cloned()
     }
 
     /// Whether a renewal is asked for, and whether with a new key.
@@ -86,9 +86,7 @@ impl Store {
     fn promote(&self, authenticator: &str) {
         let mut books = self.lock();
         let Some(next) = books.renewals.pending.remove(authenticator) else { return };
-        let old = books.authenticators.iter().filter(|one| one.id == authenticator).map(|one| one.fingerprint_sha1.clone());
-        let old: Vec<String> = old.collect();
-        books.retired.extend(old);
+        books.retire(|one| one.id == authenticator);
         books.authenticators.push(next);
         books.renewals.requested.remove(authenticator);
     }
@@ -135,7 +133,7 @@ fn show(core: &Core, session: &Session, id: &str) -> Done {
     let (requested, new_key) = core.store.requested(id);
     let mut data = json!({
         "id": id, "method": "cert", "identityId": authenticator.identity_id, "certPem": authenticator.cert_pem,
-        "fingerprint": authenticator.fingerprint_sha1, "isIssuedByNetwork": !core.store.is_foreign(id),
+        "fingerprint": authenticator.fingerprint_sha1, "isIssuedByNetwork": authenticator.ca_id.is_none() && !core.store.is_foreign(id),
         "tags": {}, "_links": {"self": {"href": format!("./current-identity/authenticators/{id}")}},
     });
     if core.options.like == Like::V2_1 {

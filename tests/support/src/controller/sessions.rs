@@ -90,7 +90,8 @@ fn authenticator_of(core: &Core, peer: &Peer) -> Option<Authenticator> {
 pub(super) fn judged(core: &Core, peer: &Peer, at: UnixTime) -> bool {
     let chain: Vec<CertificateDer<'_>> = peer.chain.iter().map(|der| CertificateDer::from(der.as_slice())).collect();
     let judge = |(leaf, rest): (&CertificateDer<'_>, &[CertificateDer<'_>])| core.client_judge.verify_client_cert(leaf, rest, at);
-    chain.split_first().is_some_and(|chain| judge(chain).is_ok())
+    let of_others = || core.store.cas().iter().any(|ca| ca.auth && ca.is_verified && ca.vouches_for(&peer.chain));
+    chain.split_first().is_some_and(|chain| judge(chain).is_ok()) || of_others()
 }
 
 /// Now, or the nearest moment at which the certificate is valid.
@@ -136,7 +137,8 @@ fn session_answer(core: &Core, session: &Session, peer: &Peer) -> Answer {
     // `isCertExtendRequested`, `isCertKeyRollRequested` and this one are left out where they are false.
     if core.options.like == Like::V2_1 {
         let (renewal, new_key) = core.store.requested(&session.authenticator.id);
-        let improper = peer.chain.len() == 1 || core.faults.has(&Fault::ImproperChain);
+        let alone = peer.chain.len() == 1 && session.authenticator.ca_id.is_none();
+        let improper = alone || core.faults.has(&Fault::ImproperChain);
         let flags =
             [("isCertExtendRequested", renewal), ("isCertKeyRollRequested", new_key), ("improperClientCertChain", improper)];
         for (name, _) in flags.into_iter().filter(|(_, is_so)| *is_so) {
