@@ -42,14 +42,7 @@ impl KeyProvider for FileProvider {
 
     fn open(&self, uri: &KeyUri, _: &Access<'_>) -> Result<Arc<dyn Key>, KeyError> {
         let path = path_of(uri)?;
-        let pem = match files::read_file(path, LARGEST) {
-            Ok(pem) => secret_text(pem, path)?,
-            Err(e) if matches!(e.kind, files::FileErrorKind::System(rustix::io::Errno::NOENT)) => {
-                return Err(KeyError::Selection(Fault::new("key_not_found", format!("no key file {}", path.display()))));
-            }
-            Err(e) => return Err(e.into()),
-        };
-        Ok(Arc::new(FileKey::read(pem, uri.clone(), false)?))
+        reopen(path, uri.clone(), false)
     }
 
     fn open_reference(
@@ -116,6 +109,9 @@ impl KeyProvider for FileProvider {
     fn generate(&self, plan: &KeyPlan, wish: &NewKey<'_>, access: &Access<'_>) -> Result<Arc<dyn Key>, KeyError> {
         let path = path_of(&plan.uri)?.to_owned();
         let inline = wish.within.file_path().is_none();
+        if plan.there_already {
+            return reopen(&path, plan.uri.clone(), inline);
+        }
         if path.exists() {
             // An earlier run was killed after this point. A file that it left half-written is no key: made again.
             match self.open(&plan.uri, access) {
@@ -143,8 +139,13 @@ impl KeyProvider for FileProvider {
 }
 
 fn reopen(path: &Path, uri: KeyUri, inline: bool) -> Result<Arc<dyn Key>, KeyError> {
-    let pem = secret_text(files::read_file(path, LARGEST)?, path)?;
-    Ok(Arc::new(FileKey::read(pem, uri, inline)?))
+    match files::read_file(path, LARGEST) {
+        Ok(pem) => Ok(Arc::new(FileKey::read(secret_text(pem, path)?, uri, inline)?)),
+        Err(e) if matches!(e.kind, files::FileErrorKind::System(rustix::io::Errno::NOENT)) => {
+            Err(KeyError::Selection(Fault::new("key_not_found", format!("no key file {}", path.display()))))
+        }
+        Err(e) => Err(e.into()),
+    }
 }
 
 fn write_durably(folder: &Folder, name: &str, pem: &SecretString) -> Result<(), KeyError> {

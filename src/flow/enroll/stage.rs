@@ -18,7 +18,8 @@ use crate::origin::Origin;
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Record {
-    /// An enrollment began, or began anew with another token for the same identity.
+    /// An enrollment began, or began anew: with another token for the same identity, or because the key that it had made is
+    /// not there any more.
     Intent(Intent),
     /// The controller is proved to be the token's issuer; its CA certificates.
     Anchors(Anchors),
@@ -222,7 +223,7 @@ impl Stages for Stage {
             (Self::Posting(ready, 1), Record::Csr(submission)) => Self::Ready(Ready { submission, ..ready }),
             (Self::Ready(ready), Record::Posting(1)) => Self::Posting(ready, 1),
             (Self::Posting(ready, n), Record::Posting(m)) if m == n + 1 => Self::Posting(ready, m),
-            (Self::Posting(ready, _) | Self::Lost(ready), Record::Answered) => Self::Answered(ready),
+            (Self::Posting(ready, _) | Self::Lost(ready) | Self::Answered(ready), Record::Answered) => Self::Answered(ready),
             (Self::Posting(ready, _), Record::Refused(why)) => Self::Refused(ready, why),
             (Self::Posting(ready, _), Record::Lost) => Self::Lost(ready),
             (Self::Answered(ready), Record::Done) => Self::Done(ready),

@@ -17,6 +17,8 @@ use crate::text::hex;
 
 const ANSWER: &str = "answer";
 const IDENTITY: &str = "identity";
+/// An answer that could not be used, beside the one that was handed to us in its place.
+const UNUSABLE: &str = "answer.unusable";
 /// Largest answer that is read back, in bytes.
 const LARGEST: u64 = 1024 * 1024;
 
@@ -201,6 +203,14 @@ impl Work {
 
     pub(super) fn answer(&self) -> Result<Option<Answer>, FileError> {
         kept(&self.folder)
+    }
+
+    /// Keeps another answer in place of one that cannot be used, which is not lost.
+    pub(super) fn keep_instead(&self, answer: &Answer) -> Result<(), FileError> {
+        if let Some(old) = self.folder.read(ANSWER, LARGEST)?.filter(|old| !old.is_empty()) {
+            self.folder.fill(UNUSABLE, &old)?;
+        }
+        self.keep(answer)
     }
 
     /// Puts certificates that cannot be used beside the output.
