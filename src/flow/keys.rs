@@ -90,7 +90,7 @@ pub fn create(uri: &KeyUri, algorithm: KeyAlgorithm, world: &World<'_>) -> Resul
     let lock = work.lock().map_err(local)?;
     let wish = NewKey { within: uri, owner: None, algorithm, reuse: false, work: &work, identity: Path::new(WORK) };
     let made = provider.plan(&wish, &world.access).and_then(|plan| provider.generate(&plan, &wish, &world.access));
-    let removed = here.remove_private(OsStr::new(WORK));
+    let removed = here.remove_private(OsStr::new(WORK), "");
     drop(lock);
     let key = made.map_err(failed(uri))?;
     removed.map_err(local)?;

@@ -113,7 +113,7 @@ impl KeyProvider for FileProvider {
             return reopen(&path, plan.uri.clone(), inline);
         }
         if path.exists() {
-            // An earlier run was killed after this point. A file that it left half-written is no key: made again.
+            // An earlier run was killed after this point.
             match self.open(&plan.uri, access) {
                 Ok(key) if key.public_key().algorithm() == wish.algorithm => return reopen(&path, plan.uri.clone(), inline),
                 _ if inline => wish.work.remove(WAITING)?,
@@ -122,11 +122,11 @@ impl KeyProvider for FileProvider {
             }
         }
         let pem = new_pem(wish.algorithm)?;
-        let name = path.file_name().and_then(|n| n.to_str()).ok_or_else(|| not_a_file(&plan.uri))?;
+        let (name, text) = (path.file_name().ok_or_else(|| not_a_file(&plan.uri))?, pem.expose_secret().as_bytes());
         if inline {
-            write_durably(wish.work, name, &pem)?;
+            wish.work.write_new(name, text)?;
         } else {
-            write_durably(&Folder::of(&path)?, name, &pem)?;
+            Folder::of(&path)?.write_new(name, text)?;
         }
         let key = FileKey::read(pem, plan.uri.clone(), inline)?;
         super::prove(&key)?;
@@ -146,12 +146,6 @@ fn reopen(path: &Path, uri: KeyUri, inline: bool) -> Result<Arc<dyn Key>, KeyErr
         }
         Err(e) => Err(e.into()),
     }
-}
-
-fn write_durably(folder: &Folder, name: &str, pem: &SecretString) -> Result<(), KeyError> {
-    folder.create(name, pem.expose_secret().as_bytes())?;
-    folder.fill(name, pem.expose_secret().as_bytes())?;
-    Ok(folder.sync()?)
 }
 
 fn secret_text(bytes: Vec<u8>, path: &Path) -> Result<SecretString, KeyError> {
