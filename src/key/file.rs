@@ -113,7 +113,8 @@ impl KeyProvider for FileProvider {
             return reopen(&path, plan.uri.clone(), inline);
         }
         if path.exists() {
-            // An earlier run was killed after this point.
+            // An earlier run was killed after this point. A file that it left half-written in the work folder is no key: made
+            // again.
             match self.open(&plan.uri, access) {
                 Ok(key) if key.public_key().algorithm() == wish.algorithm => return reopen(&path, plan.uri.clone(), inline),
                 _ if inline => wish.work.remove(WAITING)?,
@@ -124,7 +125,8 @@ impl KeyProvider for FileProvider {
         let pem = new_pem(wish.algorithm)?;
         let (name, text) = (path.file_name().ok_or_else(|| not_a_file(&plan.uri))?, pem.expose_secret().as_bytes());
         if inline {
-            wish.work.write_new(name, text)?;
+            // Its name becomes durable with that of the journal.
+            wish.work.fill(WAITING, text)?;
         } else {
             Folder::of(&path)?.write_new(name, text)?;
         }
