@@ -10,6 +10,7 @@ use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{self, AtFlags, FallocateFlags, FileType, FlockOperation, Mode, OFlags, RenameFlags};
@@ -17,6 +18,8 @@ use rustix::io::Errno;
 
 /// Space that is reserved for an answer and for an identity before the token is spent, in bytes.
 pub const RESERVED: u64 = 64 * 1024;
+/// The lock of a folder.
+const LOCK: &str = "lock";
 
 /// A file or folder could not be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -225,20 +228,22 @@ impl Folder {
     /// [`FileErrorKind::InUse`] at once where another process holds it.
     pub fn lock(&self) -> Result<Lock, FileError> {
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let fd =
-            fs::openat(&self.fd, "lock", flags, Mode::RUSR | Mode::WUSR).map_err(|e| error("create", self.join("lock"), e))?;
+        let fd = fs::openat(&self.fd, LOCK, flags, Mode::RUSR | Mode::WUSR).map_err(|e| error("create", self.join(LOCK), e))?;
         match fs::flock(&fd, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => Ok(Lock { _fd: fd }),
             Err(Errno::WOULDBLOCK) => Err(FileError { action: "use", path: self.path.clone(), kind: FileErrorKind::InUse }),
-            Err(errno) => Err(error("lock", self.join("lock"), errno)),
+            Err(errno) => Err(error("lock", self.join(LOCK), errno)),
         }
     }
 
-    /// Creates a new file, 0600, with `content`.
-    pub fn create(&self, name: &str, content: &[u8]) -> Result<File, FileError> {
-        let mut file = self.open_new(name, OFlags::WRONLY)?;
-        file.write_all(content).map_err(|e| io_error("write", self.join(name), &e))?;
-        Ok(file)
+    /// Writes a new file: under another name first, durably, so that it has its own only when it is whole.
+    ///
+    /// # Errors
+    /// [`FileErrorKind::Exists`] where something of that name is there.
+    pub fn write_new(&self, name: &OsStr, content: &[u8]) -> Result<(), FileError> {
+        let part = format!(".{}.part", name.to_string_lossy());
+        self.fill(&part, content)?;
+        self.publish(self, &part, name, false)
     }
 
     fn open_new(&self, name: &str, access: OFlags) -> Result<File, FileError> {
@@ -338,18 +343,17 @@ impl Folder {
         }
     }
 
-    /// Removes the folder `name` of it and the files in it.
-    pub fn remove_private(&self, name: &OsStr) -> Result<(), FileError> {
+    /// Removes the folder `name` of it and the files in it: `last` after all others, and then the lock.
+    pub fn remove_private(&self, name: &OsStr, last: &str) -> Result<(), FileError> {
         let folder = self.existing(name)?;
-        let listing = fs::Dir::read_from(&folder.fd).map_err(|e| error("list", &folder.path, e))?;
-        for entry in listing {
-            let entry = entry.map_err(|e| error("list", &folder.path, e))?;
-            let bytes = entry.file_name().to_bytes();
-            if bytes != b"." && bytes != b".." {
-                use std::os::unix::ffi::OsStrExt;
-                folder.remove(OsStr::from_bytes(bytes))?;
-            }
+        let failed = |e| error("list", &folder.path, e);
+        let mut files = Vec::new();
+        for entry in fs::Dir::read_from(&folder.fd).map_err(failed)? {
+            let file = entry.map_err(failed)?.file_name().to_bytes().to_owned();
+            files.extend((file != b"." && file != b"..").then_some(file));
         }
+        files.sort_by_key(|file| (file == LOCK.as_bytes(), file == last.as_bytes()));
+        files.iter().try_for_each(|file| folder.remove(OsStr::from_bytes(file)))?;
         fs::unlinkat(&self.fd, name, AtFlags::REMOVEDIR).map_err(|e| error("remove", self.join(name), e))
     }
 

@@ -17,7 +17,8 @@ use crate::text::hex;
 
 /// Largest journal that is read, in bytes; one enrollment writes about 20 KiB.
 const LARGEST: u64 = 4 * 1024 * 1024;
-const NAME: &str = "journal";
+/// Its name in its folder.
+pub const NAME: &str = "journal";
 
 /// The journal cannot be used.
 #[derive(Debug, thiserror::Error)]

@@ -25,6 +25,7 @@ use crate::error::{Error, Spent};
 use crate::files::{self, FileError, FileErrorKind, Folder};
 use crate::jwt::{Brings, Method, TokenError, UnverifiedToken};
 use crate::key::{Place, Readers};
+use crate::text::Hint;
 
 /// An enrollment that is wanted.
 #[derive(Clone, Debug)]
@@ -49,7 +50,7 @@ pub struct Request {
     pub force: bool,
     /// Removes the token's file when the identity is in place.
     pub remove_token: bool,
-    /// The certificate that the controller has issued and whose answer was lost, PEM.
+    /// The certificate that the controller has issued and whose answer was lost or cannot be used, PEM.
     pub issued: Option<Vec<u8>>,
     /// Puts the PIN into the identity, for SDKs that look nowhere else.
     pub embed_pin: bool,
@@ -151,6 +152,11 @@ pub fn standing(out: &Path) -> Result<Option<Standing>, Error> {
 /// [`Error`], which says whether the token is spent.
 pub fn enroll(request: Request, world: &World<'_>) -> Result<Enrolled, Error> {
     let (mut work, mut stage) = begin(&request, world)?;
+    if request.issued.is_some() && !stage.has_posted() {
+        work.remove_if_worthless(world.watch);
+        let message = "no request was sent yet, so no certificate can have been issued for it".to_owned();
+        return Err(Error::Usage { message, hint: Some(Hint::say("leave out --certificate to go on with the enrollment")) });
+    }
     within(world, "output_reserved", spent(&stage))?;
     let mut pauses = Pauses::of(&world.patience);
     let ended = loop {
@@ -188,7 +194,7 @@ fn go_on(stage: Stage, request: &Request, world: &World<'_>, work: &mut WorkFold
         Stage::Planned(s, plan) => live.make_key(s, plan),
         Stage::Keyed(s) => live.prepare(s),
         Stage::Ready(s) => live.announce(s),
-        Stage::Posting(s, _) if request.issued.is_some() => live.take_back(s),
+        Stage::Posting(s, _) | Stage::Answered(s) if live.has_a_certificate() => live.take_back(s),
         Stage::Posting(s, n) => live.post(s, *n),
         Stage::Answered(s) => live.accept(s),
         Stage::Lost(s) => live.take_back(s),
@@ -235,6 +241,24 @@ fn begin(request: &Request, world: &World<'_>) -> Result<(WorkFolder, Stage), Er
         check_expiry(token_of(request)?, world)?;
     }
     let (mut work, stage) = WorkFolder::open(place.clone())?;
+    match claim(&place, &mut work, stage, request, world) {
+        Ok(stage) => Ok((work, stage)),
+        Err(error) => {
+            work.remove_if_worthless(world.watch);
+            Err(error)
+        }
+    }
+}
+
+/// Whether this enrollment may go on in the work folder, and from where.
+fn claim(
+    place: &work::Output,
+    work: &mut WorkFolder,
+    stage: Stage,
+    request: &Request,
+    world: &World<'_>,
+) -> Result<Stage, Error> {
+    let local = |source| Error::Local { source, spent: Spent::No };
     let known = stage.intent().cloned();
     // Without a token it is this enrollment that is meant, whichever token it began with.
     let other = request.token.as_ref().zip(known).filter(|(token, known)| known.token != token.digest());
@@ -248,7 +272,7 @@ fn begin(request: &Request, world: &World<'_>) -> Result<(WorkFolder, Stage), Er
             let aside = work.set_aside().map_err(local)?;
             note(world, &format!("the unfinished enrollment is kept in {}", aside.display()));
             let (fresh, stage) = WorkFolder::open(place.clone())?;
-            work = fresh;
+            *work = fresh;
             stage
         } else {
             // The same identity finds the same key again; another's unused key is ours to delete, once a login is due.
@@ -271,7 +295,7 @@ fn begin(request: &Request, world: &World<'_>) -> Result<(WorkFolder, Stage), Er
         check_expiry(token_of(request)?, world)?;
     }
     work.reserve(request.owner).map_err(|source| Error::Local { source, spent: spent(&stage) })?;
-    Ok((work, stage))
+    Ok(stage)
 }
 
 fn token_of(request: &Request) -> Result<&Arc<UnverifiedToken>, Error> {

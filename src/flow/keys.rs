@@ -111,7 +111,7 @@ pub(super) fn make(uri: &KeyUri, algorithm: KeyAlgorithm, reuse: bool, world: &W
         }
         provider.generate(&plan, &wish, &world.access).map(|key| (key, true))
     });
-    let removed = here.remove_private(OsStr::new(WORK));
+    let removed = here.remove_private(OsStr::new(WORK), "");
     drop(lock);
     let made = made.map_err(failed(uri))?;
     removed.map_err(local)?;

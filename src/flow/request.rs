@@ -102,12 +102,12 @@ impl Output {
         let work = self.folder.existing(&self.work)?;
         work.fill(CONTENT, text.as_bytes())?;
         self.folder.publish(&work, CONTENT, &self.name, replace)?;
-        self.folder.remove_private(&self.work)?;
+        self.folder.remove_private(&self.work, "")?;
         Ok(self.folder.join(&self.name))
     }
 
     fn give_up(&self) {
-        if let Err(error) = self.folder.remove_private(&self.work) {
+        if let Err(error) = self.folder.remove_private(&self.work, "") {
             log::debug!("{error}");
         }
     }

@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::enroll::{self, Standing, sentence};
 use super::login::read_identity;
 use super::{CertificateSummary, World, days_left, renew};
-use crate::error::{Error, Spent};
+use crate::error::{Error, Spent, take_back_command};
 use crate::files;
 use crate::identity::{Identity, IdentityError};
 use crate::text::shell_word;
@@ -90,7 +90,7 @@ fn one(path: &Path, due_within: Duration, world: &World<'_>) -> Result<PathStatu
     let renewal = || Some(format!("ziti-enroller renew {name}"));
     let (state, next) = match (enroll::standing(&file), renew::standing(&file)) {
         (Ok(Some(standing)), _) => {
-            let next = next_command(&standing, &name);
+            let next = next_command(&standing, &file, &name);
             let Standing { stage, subject, spent, .. } = standing;
             (State::Unfinished { stage, subject, token_spent: spent }, Some(next))
         }
@@ -118,12 +118,14 @@ fn enrolled(file: &Path, identity: &Identity, due_within: Duration, world: &Worl
     })
 }
 
-fn next_command(standing: &Standing, name: &str) -> String {
-    if standing.stage == "lost" {
-        return format!("ziti-enroller resume {name} --certificate FILE");
-    }
-    match &standing.token_file {
-        Some(_) => format!("ziti-enroller resume {name}"),
-        None => format!("ziti-enroller resume {name} --jwt -"),
+fn next_command(standing: &Standing, file: &Path, name: &str) -> String {
+    let token_is_there = standing.token_file.as_ref().is_some_and(|token| token.exists());
+    match (standing.stage, &standing.key) {
+        ("lost", _) => take_back_command(standing.subject.as_deref(), file),
+        // Whoever was stopped so early has not even said which key.
+        (_, None) => format!("ziti-enroller enroll --jwt - --out {name}"),
+        ("answered" | "refused" | "done", _) => format!("ziti-enroller resume {name}"),
+        (_, Some(_)) if token_is_there => format!("ziti-enroller resume {name}"),
+        (_, Some(_)) => format!("ziti-enroller resume {name} --jwt -"),
     }
 }

@@ -42,12 +42,7 @@ impl KeyProvider for FileProvider {
 
     fn open(&self, uri: &KeyUri, _: &Access<'_>) -> Result<Arc<dyn Key>, KeyError> {
         let path = path_of(uri)?;
-        let pem = match files::read_file(path, LARGEST) {
-            Ok(pem) => secret_text(pem, path)?,
-            Err(e) if is_missing(&e) => return Err(no_file(path)),
-            Err(e) => return Err(e.into()),
-        };
-        Ok(Arc::new(FileKey::read(pem, uri.clone(), false)?))
+        reopen(path, uri.clone(), false)
     }
 
     fn open_reference(
@@ -115,8 +110,12 @@ impl KeyProvider for FileProvider {
     fn generate(&self, plan: &KeyPlan, wish: &NewKey<'_>, access: &Access<'_>) -> Result<Arc<dyn Key>, KeyError> {
         let path = path_of(&plan.uri)?.to_owned();
         let inline = wish.within.file_path().is_none();
+        if plan.there_already {
+            return reopen(&path, plan.uri.clone(), inline);
+        }
         if path.exists() {
-            // An earlier run was killed after this point. A file that it left half-written is no key: made again.
+            // An earlier run was killed after this point. A file that it left half-written in the work folder is no key: made
+            // again.
             match self.open(&plan.uri, access) {
                 Ok(key) if key.public_key().algorithm() == wish.algorithm => return reopen(&path, plan.uri.clone(), inline),
                 _ if inline => wish.work.remove(WAITING)?,
@@ -125,11 +124,12 @@ impl KeyProvider for FileProvider {
             }
         }
         let pem = new_pem(wish.algorithm)?;
-        let name = path.file_name().and_then(|n| n.to_str()).ok_or_else(|| not_a_file(&plan.uri))?;
+        let (name, text) = (path.file_name().ok_or_else(|| not_a_file(&plan.uri))?, pem.expose_secret().as_bytes());
         if inline {
-            write_durably(wish.work, name, &pem)?;
+            // Its name becomes durable with that of the journal.
+            wish.work.fill(WAITING, text)?;
         } else {
-            write_durably(&Folder::of(&path)?, name, &pem)?;
+            Folder::of(&path)?.write_new(name, text)?;
         }
         let key = FileKey::read(pem, plan.uri.clone(), inline)?;
         super::prove(&key)?;
@@ -175,14 +175,11 @@ fn no_file(path: &Path) -> KeyError {
 }
 
 fn reopen(path: &Path, uri: KeyUri, inline: bool) -> Result<Arc<dyn Key>, KeyError> {
-    let pem = secret_text(files::read_file(path, LARGEST)?, path)?;
-    Ok(Arc::new(FileKey::read(pem, uri, inline)?))
-}
-
-fn write_durably(folder: &Folder, name: &str, pem: &SecretString) -> Result<(), KeyError> {
-    folder.create(name, pem.expose_secret().as_bytes())?;
-    folder.fill(name, pem.expose_secret().as_bytes())?;
-    Ok(folder.sync()?)
+    match files::read_file(path, LARGEST) {
+        Ok(pem) => Ok(Arc::new(FileKey::read(secret_text(pem, path)?, uri, inline)?)),
+        Err(e) if is_missing(&e) => Err(no_file(path)),
+        Err(e) => Err(e.into()),
+    }
 }
 
 fn secret_text(bytes: Vec<u8>, path: &Path) -> Result<SecretString, KeyError> {

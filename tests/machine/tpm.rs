@@ -130,6 +130,11 @@ impl Fixture for InTpmFile {
         self.keys.tpm.wrong_tries() as usize
     }
 
+    /// A raw TPM keeps what a killed program has loaded.
+    fn after_a_kill(&self) {
+        self.keys.tpm.flush();
+    }
+
     fn public_key_of(&self, id_key: &str) -> Vec<u8> {
         self.public_half(Path::new(attribute(id_key, "file")))
     }
@@ -228,6 +233,11 @@ impl Fixture for InTpmHandle {
 
     fn most_logins(&self) -> usize {
         self.keys.tpm.wrong_tries() as usize
+    }
+
+    /// A raw TPM keeps what a killed program has loaded.
+    fn after_a_kill(&self) {
+        self.keys.tpm.flush();
     }
 
     fn public_key_of(&self, id_key: &str) -> Vec<u8> {

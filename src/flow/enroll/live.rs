@@ -17,7 +17,8 @@ use crate::error::{Error, Spent};
 use crate::flow::{Next, World};
 use crate::jwt::{Brings, EnrollmentToken};
 use crate::key::facts;
-use crate::key::{Embed, Key, KeyError, KeyOwner, KeyPlan, KeyUri, NewKey};
+use crate::key::{Embed, Fault, Key, KeyError, KeyOwner, KeyPlan, KeyUri, NewKey};
+use crate::text::Hint;
 use crate::tls::ClientAuth;
 use crate::trust::Trust;
 
@@ -35,6 +36,8 @@ pub(super) struct Live<'a> {
     gone_at_first: bool,
     /// The identity, where the controller has said it.
     identity: Option<String>,
+    /// The certificate that was handed to us is the answer now.
+    took_back: bool,
     arrived: Option<Enrolled>,
 }
 
@@ -46,7 +49,18 @@ enum Found {
 
 impl<'a> Live<'a> {
     pub(super) fn new(request: &'a Request, world: &'a World<'a>, work: Work) -> Self {
-        Self { request, world, work, trust: None, key: None, posted: 0, gone_at_first: false, identity: None, arrived: None }
+        Self {
+            request,
+            world,
+            work,
+            trust: None,
+            key: None,
+            posted: 0,
+            gone_at_first: false,
+            identity: None,
+            took_back: false,
+            arrived: None,
+        }
     }
 
     /// The controller is proved to be the token's issuer. A certificate that is shown in the handshake needs its key, and
@@ -102,7 +116,7 @@ impl<'a> Live<'a> {
     /// Certificate and key of a method that shows one, found to fit: those that were `announced`, where that is past.
     fn own_certificate(&mut self, intent: &Intent, announced: Option<&Ready>) -> Result<ClientAuth, Error> {
         let key = match announced {
-            Some(stage) => self.key(intent, arrival::key_of(stage)?)?,
+            Some(stage) => self.key(&stage.keyed, Spent::No)?,
             None => self.existing_key(intent)?,
         };
         let chain = match announced.map(|stage| &stage.submission) {
@@ -210,23 +224,24 @@ impl<'a> Live<'a> {
     }
 
     /// The key, opened anew in a run that did not begin with it.
-    fn key(&mut self, intent: &Intent, fact: &KeyFact) -> Result<Arc<dyn Key>, Error> {
+    fn key(&mut self, stage: &Keyed, spent: Spent) -> Result<Arc<dyn Key>, Error> {
         if let Some(key) = &self.key {
             return Ok(key.clone());
         }
-        let failed = |source| Error::Key { uri: Box::new(fact.uri.clone()), source, spent: Spent::No };
+        let fact = stage.key.as_ref().ok_or_else(|| Error::Unexpected("the journal names no key".into()))?;
+        let failed = |source| Error::Key { uri: Box::new(fact.uri.clone()), source: vanished(source, spent), spent };
         let provider = self.world.providers.of(&fact.uri).map_err(failed)?;
         let key = if fact.created && fact.reference.is_none() {
             // It waits for the identity that will hold it, which its name alone does not say.
-            let plan = KeyPlan { uri: fact.uri.clone(), there_already: false, outlives_us: false };
-            self.wish(intent, |wish| provider.generate(&plan, wish, &self.world.access))
+            let plan = KeyPlan { uri: fact.uri.clone(), there_already: true, outlives_us: false };
+            self.wish(&stage.trusted.intent, |wish| provider.generate(&plan, wish, &self.world.access))
         } else {
             provider.open(&fact.uri, &self.world.access)
         };
         let key = key.map_err(failed)?;
         if !fact.is_of(&*key) {
             let message = "another key is there now than when this enrollment began";
-            return Err(failed(KeyError::Selection(crate::key::Fault::new("key_not_found", message))));
+            return Err(failed(KeyError::Selection(Fault::new("key_not_found", message))));
         }
         self.key = Some(key.clone());
         Ok(key)
@@ -236,8 +251,13 @@ impl<'a> Live<'a> {
     pub(super) fn prepare(&mut self, stage: &Keyed) -> Learnt {
         let intent = &stage.trusted.intent;
         let submission = match intent.method.brings() {
-            Brings::Csr => Submission::Csr(self.request_for(stage)?),
-            Brings::IdpToken => Submission::IdpToken { csr: self.request_for(stage)?, issuer: None },
+            method @ (Brings::Csr | Brings::IdpToken) => {
+                let csr = match self.request_for(stage) {
+                    Err(error) if stage.made().is_some() && is_missing(&error) => return Ok(self.begin_anew(stage)),
+                    csr => csr?,
+                };
+                if method == Brings::Csr { Submission::Csr(csr) } else { Submission::IdpToken { csr, issuer: None } }
+            }
             Brings::Certificate => {
                 let chain = self.own_certificate(intent, None)?.chain().clone();
                 Submission::Certificate { chain, name: intent.name.clone() }
@@ -248,12 +268,19 @@ impl<'a> Live<'a> {
         Ok(Next::Learnt(Record::Csr(submission)))
     }
 
+    /// Nothing was sent, and a key that nobody has heard of is gone: another one does as well.
+    fn begin_anew(&self, stage: &Keyed) -> Next<Record> {
+        if let Some(uri) = stage.made() {
+            note(self.world, &format!("{uri} was made by an earlier run and is not there any more: the enrollment begins anew"));
+        }
+        Next::Learnt(Record::Intent(stage.trusted.intent.clone()))
+    }
+
     fn request_for(&mut self, stage: &Keyed) -> Result<Csr, Error> {
-        let intent = &stage.trusted.intent;
-        let fact = stage.key.as_ref().ok_or_else(|| Error::Unexpected("the journal names no key".into()))?;
-        let key = self.key(intent, fact)?;
-        let failed = |source| Error::Key { uri: Box::new(fact.uri.clone()), source, spent: Spent::No };
-        let subject = intent.subject.as_deref().map(Subject::named).transpose().map_err(failed)?.unwrap_or_default();
+        let key = self.key(stage, Spent::No)?;
+        let failed = |source| Error::Key { uri: Box::new(key.uri().clone()), source, spent: Spent::No };
+        let subject =
+            stage.trusted.intent.subject.as_deref().map(Subject::named).transpose().map_err(failed)?.unwrap_or_default();
         Csr::sign(&*key, &subject.into()).map_err(failed)
     }
 
@@ -278,5 +305,25 @@ impl<'a> Live<'a> {
             (None, Stage::Done(ready)) => arrival::in_place(self.world, &self.work, ready),
             (None, _) => Err(Error::Unexpected("the enrollment has ended before its end".into())),
         }
+    }
+}
+
+/// The key of this enrollment is not where it was.
+fn is_missing(error: &Error) -> bool {
+    matches!(error, Error::Key { source: KeyError::Selection(fault), .. } if fault.code == "key_not_found")
+}
+
+/// What to do about a key that an earlier run has used is another matter than about one that was only named.
+fn vanished(error: KeyError, spent: Spent) -> KeyError {
+    let next = match spent {
+        Spent::No => "put its token or file back, then run the same command again",
+        Spent::Yes | Spent::Unknown => {
+            "put its token or file back, then run the same command again; if the key is lost, have the administrator \
+             re-enroll the identity, and give the new token with --force"
+        }
+    };
+    match error {
+        KeyError::Selection(fault) if fault.code == "key_not_found" => KeyError::Selection(fault.hint(Hint::say(next))),
+        other => other,
     }
 }

@@ -12,11 +12,13 @@ use crate::controller::Answer;
 use crate::error::{Error, Spent};
 use crate::files::{self, FileError, FileErrorKind, Folder, Lock};
 use crate::flow::{Event, Stages, Watch, replay};
-use crate::journal::{Journal, JournalError};
+use crate::journal::{self, Journal, JournalError};
 use crate::text::hex;
 
 const ANSWER: &str = "answer";
 const IDENTITY: &str = "identity";
+/// An answer that could not be used, beside the one that was handed to us in its place.
+const UNUSABLE: &str = "answer.unusable";
 /// Largest answer that is read back, in bytes.
 const LARGEST: u64 = 1024 * 1024;
 
@@ -58,7 +60,7 @@ impl Output {
         let lock = folder.lock()?;
         let reserved = reserve(&folder, owner);
         drop(lock);
-        self.folder.remove_private(&self.work_name)?;
+        self.folder.remove_private(&self.work_name, journal::NAME)?;
         reserved
     }
 
@@ -135,15 +137,15 @@ impl WorkFolder {
         replay(Stage::Fresh, records)
     }
 
-    pub(super) fn set_aside(self) -> Result<PathBuf, FileError> {
+    /// Gives it another name; it stays held.
+    pub(super) fn set_aside(&self) -> Result<PathBuf, FileError> {
         let aside = self.output.folder.set_aside(&self.output.work_name)?;
-        drop(self.lock);
         Ok(self.output.folder.join(aside))
     }
 
     /// The identity is in place.
     pub(super) fn remove(self, watch: &dyn Watch) {
-        if let Err(error) = self.output.folder.remove_private(&self.output.work_name) {
+        if let Err(error) = self.output.folder.remove_private(&self.output.work_name, journal::NAME) {
             drop(watch.event(&Event::Note(&format!("the identity is in place, and its work folder stays: {error}"))));
         }
         drop(self.lock);
@@ -158,7 +160,7 @@ impl WorkFolder {
             Some(Stage::Refused(ready, _)) => ready.keyed.made().is_none() || self.folder.has(CLEANED),
             _ => false,
         };
-        if worthless && let Err(error) = self.output.folder.remove_private(&self.output.work_name) {
+        if worthless && let Err(error) = self.output.folder.remove_private(&self.output.work_name, journal::NAME) {
             drop(watch.event(&Event::Note(&error.to_string())));
         }
         drop(self.lock);
@@ -201,6 +203,16 @@ impl Work {
 
     pub(super) fn answer(&self) -> Result<Option<Answer>, FileError> {
         kept(&self.folder)
+    }
+
+    /// Keeps another answer in place of one that cannot be used, which is not lost.
+    pub(super) fn keep_instead(&self, answer: &Answer) -> Result<(), FileError> {
+        if kept(&self.folder)?.is_some()
+            && let Some(old) = self.folder.read(ANSWER, LARGEST)?
+        {
+            self.folder.fill(UNUSABLE, &old)?;
+        }
+        self.keep(answer)
     }
 
     /// Puts certificates that cannot be used beside the output.

@@ -9,7 +9,7 @@ use crate::error::{Error, Spent};
 use crate::files::{self, FileError, FileErrorKind, Folder, Lock};
 use crate::flow::{Event, Watch, replay};
 use crate::identity;
-use crate::journal::{Journal, JournalError};
+use crate::journal::{self, Journal, JournalError};
 
 const NEXT: &str = "next";
 /// Says that the renewal is given up, and that its own key is to be deleted.
@@ -97,7 +97,7 @@ impl Held {
     /// Nothing in it is needed any more.
     pub(super) fn remove(self, watch: &dyn Watch) {
         let Place { folder, work_name, .. } = &self.work.place;
-        if let Err(error) = folder.remove_private(work_name) {
+        if let Err(error) = folder.remove_private(work_name, journal::NAME) {
             drop(watch.event(&Event::Note(&format!("the work folder stays: {error}"))));
         }
         drop(self.lock);

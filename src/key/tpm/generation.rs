@@ -4,7 +4,6 @@
 //! what is not as promised needs no deleting.
 
 use std::ffi::OsStr;
-use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -39,7 +38,9 @@ pub(super) fn in_file(
         return if there == algorithm { Ok(key) } else { Err(type_differs(&home, there, algorithm).into()) };
     }
     let made = new_key(visit, reference, &home, algorithm, access)?;
-    write(path, &pem(&made.file)?)?;
+    let name = path.file_name().unwrap_or(OsStr::new(""));
+    let text = pem(&made.file)?;
+    Folder::of(path).and_then(|folder| folder.write_new(name, text.as_bytes())).map_err(KeyError::from)?;
     Ok(made.key)
 }
 
@@ -134,13 +135,4 @@ fn new_pin(
 /// The text of a key file.
 pub(super) fn pem(file: &KeyFile) -> Result<String, Failure> {
     file.to_pem().map_err(|e| KeyError::Device(Fault::new("device_error", "cannot write the new key as PEM").because(e)).into())
-}
-
-/// Writes the file under another name, makes it durable, and gives it its name, which must be free.
-fn write(path: &Path, pem: &str) -> Result<(), KeyError> {
-    let name = path.file_name().unwrap_or(OsStr::new(""));
-    let waiting = format!(".{}.part", String::from_utf8_lossy(name.as_bytes()));
-    let folder = Folder::of(path)?;
-    folder.fill(&waiting, pem.as_bytes())?;
-    Ok(folder.publish(&folder, &waiting, name, false)?)
 }

@@ -11,7 +11,12 @@ use crate::identity::{Identity, IdentityError};
 use crate::key::{Embed, KeyReference};
 
 impl Live<'_> {
-    /// A certificate that the controller has issued, and whose answer was lost, is handed to us.
+    /// Whether a certificate was handed to us that is not the answer yet.
+    pub(in crate::flow::enroll) fn has_a_certificate(&self) -> bool {
+        self.request.issued.is_some() && !self.took_back
+    }
+
+    /// A certificate that the controller has issued, and whose answer was lost or cannot be used, is handed to us.
     pub(in crate::flow::enroll) fn take_back(&mut self, stage: &Ready) -> Learnt {
         let Some(certificate) = &self.request.issued else {
             return Err(Error::AnswerLost { subject: stage.intent().subject.clone(), out: self.work.out() });
@@ -19,7 +24,8 @@ impl Live<'_> {
         let answer = Answer { status: 200, content_type: None, retry_after: None, session: None, body: certificate.clone() };
         // Judged before it is kept: another file may be given instead.
         self.judge(stage, certificate)?;
-        self.work.keep(&answer).map_err(|source| Error::Local { source, spent: Spent::Yes })?;
+        self.work.keep_instead(&answer).map_err(|source| Error::Local { source, spent: Spent::Yes })?;
+        self.took_back = true;
         within(self.world, "answer_synced", Spent::Yes)?;
         Ok(Next::Learnt(Record::Answered))
     }
@@ -39,8 +45,9 @@ impl Live<'_> {
     pub(in crate::flow::enroll) fn accept(&mut self, stage: &Ready) -> Learnt {
         let intent = stage.intent();
         let local = |source| Error::Local { source, spent: Spent::Yes };
-        let answer =
-            self.work.answer().map_err(local)?.ok_or_else(|| Error::Unexpected("the answer is not where it was put".into()))?;
+        // Not there: stopped while another certificate took its place, or somebody has removed it.
+        let lost = || Error::AnswerLost { subject: intent.subject.clone(), out: self.work.out() };
+        let answer = self.work.answer().map_err(local)?.ok_or_else(lost)?;
         let fact = arrival::key_of(stage)?;
         let anchors = &stage.keyed.trusted.anchors;
         let (chain, summary) = self.certified(stage, &answer)?;
@@ -53,7 +60,7 @@ impl Live<'_> {
             Some(text) if embed == Embed::Nothing => KeyReference::names(text),
             _ => {
                 let failed = |source| Error::Key { uri: Box::new(fact.uri.clone()), source, spent: Spent::Yes };
-                self.key(intent, fact)?.reference(embed).map_err(failed)?
+                self.key(&stage.keyed, Spent::Yes)?.reference(embed).map_err(failed)?
             }
         };
         let own = Identity::api_of(&intent.origin);

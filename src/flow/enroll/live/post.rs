@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Learnt, Live};
+use super::{Learnt, Live, is_missing};
 use crate::controller::{Answer, Failure, Outcome, Refusal, Submission};
 use crate::error::{Error, Spent};
 use crate::files::FileError;
@@ -17,12 +17,18 @@ const FOLLOWER: Duration = Duration::from_secs(5);
 const LONGEST_WISH: Duration = Duration::from_secs(60);
 
 impl Live<'_> {
-    /// All is ready, the controller is there: the next step may spend the token.
+    /// All is ready, controller and key are there: the next step may spend the token.
     pub(in crate::flow::enroll) fn announce(&mut self, stage: &Ready) -> Learnt {
         if stage.submission == Submission::Nothing {
             return Ok(Next::Learnt(Record::Answered));
         }
         self.controller(stage)?;
+        if stage.keyed.key.is_some() {
+            match self.key(&stage.keyed, Spent::No) {
+                Err(error) if stage.keyed.made().is_some() && is_missing(&error) => return Ok(self.begin_anew(&stage.keyed)),
+                key => drop(key?),
+            }
+        }
         Ok(Next::Learnt(Record::Posting(1)))
     }
 
@@ -35,6 +41,10 @@ impl Live<'_> {
                 Error::Key { uri, source, .. } => Error::Key { uri, source, spent: Spent::Unknown },
                 error => Error::OutcomeUnknown { why: sentence(&error) },
             })?;
+            if stage.keyed.key.is_some() {
+                // A certificate for a key that is gone would be of no use.
+                self.key(&stage.keyed, Spent::Unknown)?;
+            }
             self.posted += 1;
             return Ok(Next::Learnt(Record::Posting(n + 1)));
         }
