@@ -14,7 +14,7 @@ use ziti_enroller::flow::enroll::Request;
 use ziti_enroller::flow::enroll::stage::KeyWish;
 use ziti_enroller::flow::{Event, Watch};
 use ziti_enroller::jwt::{self, TokenError, UnverifiedToken};
-use ziti_enroller::key::uri::UriError;
+use ziti_enroller::key::uri::{UriError, holds_a_pin};
 use ziti_enroller::key::{KeyAlgorithm, KeyProvider, KeyReference, KeyUri, Providers};
 use ziti_enroller::text::Hint;
 
@@ -220,8 +220,12 @@ impl Enroll {
 
 /// A reference as people write it, or what stands in `id.key` of an identity.
 pub fn reference(text: &str, providers: &Providers) -> Result<KeyUri, String> {
+    // That of an identity may hold one, but not where the process list shows it.
+    if holds_a_pin(text) {
+        return Err(UriError::PinValue.to_string());
+    }
     match providers.locate(&KeyReference::found(text)) {
-        Some(located) => located.map_err(|e| e.to_string()),
+        Some(located) => located.map_err(|e| text.parse::<KeyUri>().err().map_or_else(|| e.to_string(), |why| why.to_string())),
         None => text.parse().map_err(|e: UriError| e.to_string()),
     }
 }
@@ -243,6 +247,10 @@ pub fn fold(options: &[Given], provider: &dyn KeyProvider, mut uri: KeyUri) -> R
                 None => continue,
             },
         };
+        // A URI may stand there as well.
+        if holds_a_pin(&value) {
+            return Err(usage(format!("--{}: {}", option.flag, UriError::PinValue)));
+        }
         match uri.attribute(option.attribute) {
             None => uri.set(option.attribute, value.as_bytes()),
             Some(there) if typed && there != value.as_bytes() => {
