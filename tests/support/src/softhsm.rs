@@ -68,9 +68,14 @@ impl SoftHsm {
 
     /// The same on a RAM file system where there is one (/dev/shm).
     pub fn on_tmpfs() -> Self {
-        let ram = Path::new("/dev/shm");
-        let folder = if ram.is_dir() { tempfile::tempdir_in(ram) } else { tempfile::tempdir() };
-        Self::empty_in(folder.expect("a temporary folder can be made")).with_token("ziti-test")
+        Self::empty_in(ram_folder()).with_token("ziti-test")
+    }
+
+    /// The same, and this is the user's PIN.
+    pub fn with_pin(pin: &str) -> Self {
+        let mut made = Self::empty_in(ram_folder());
+        made.add_token("ziti-test", pin);
+        made
     }
 
     fn empty_in(folder: TempDir) -> Self {
@@ -194,6 +199,12 @@ impl SoftHsm {
     pub fn clear_calls(&self) {
         Tokens::clear_calls(self);
     }
+}
+
+fn ram_folder() -> TempDir {
+    let ram = Path::new("/dev/shm");
+    let folder = if ram.is_dir() { tempfile::tempdir_in(ram) } else { tempfile::tempdir() };
+    folder.expect("a temporary folder can be made")
 }
 
 impl Tokens for SoftHsm {
