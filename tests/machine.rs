@@ -11,7 +11,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 use x509_cert::Certificate;
 use x509_cert::der::Encode;
-use ziti_enroller_support::{Key, KeyType, Outcome, Program, SoftHsm, Token, Tokens, Tpm2Pkcs11, require};
+use ziti_enroller_support::{Key, KeyType, Kryoptic, Outcome, Program, SoftHsm, Token, Tokens, Tpm2Pkcs11, require};
 
 #[cfg(feature = "tpm")]
 pub mod tpm;
@@ -140,6 +140,8 @@ pub struct InTokenOf<T> {
 pub type InToken = InTokenOf<SoftHsm>;
 /// In a token that libtpm2_pkcs11 keeps in a TPM, which is how the SDKs of today reach one.
 pub type InTpm2Pkcs11 = InTokenOf<Tpm2Pkcs11>;
+/// In a token that locks its PIN.
+pub type InKryoptic = InTokenOf<Kryoptic>;
 
 /// A make of tokens whose fixture is at hand.
 pub trait Make: Tokens {
@@ -154,6 +156,8 @@ pub trait Make: Tokens {
 
     /// An empty token.
     fn fresh() -> Self;
+    /// An empty token with this PIN.
+    fn with_pin(pin: &str) -> Self;
 }
 
 impl Make for SoftHsm {
@@ -161,6 +165,10 @@ impl Make for SoftHsm {
 
     fn fresh() -> Self {
         Self::on_tmpfs()
+    }
+
+    fn with_pin(pin: &str) -> Self {
+        Self::with_pin(pin)
     }
 }
 
@@ -173,6 +181,22 @@ impl Make for Tpm2Pkcs11 {
 
     fn fresh() -> Self {
         Self::new()
+    }
+
+    fn with_pin(pin: &str) -> Self {
+        Self::with_pin(pin)
+    }
+}
+
+impl Make for Kryoptic {
+    const NAME: &'static str = "kryoptic";
+
+    fn fresh() -> Self {
+        Self::new()
+    }
+
+    fn with_pin(pin: &str) -> Self {
+        Self::with_pin(pin)
     }
 }
 
@@ -334,8 +358,13 @@ pub struct Machine<F> {
 
 impl<F: Fixture> Machine<F> {
     pub fn new() -> Self {
+        Self::with(F::new)
+    }
+
+    /// With keys that are made in its folder.
+    pub fn with(keys: impl FnOnce(&Path) -> F) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder can be made");
-        let keys = F::new(folder.path());
+        let keys = keys(folder.path());
         Self { folder, keys }
     }
 
