@@ -14,7 +14,7 @@ use tempfile::TempDir;
 use x509_cert::Certificate;
 use x509_cert::der::Encode;
 use ziti_enroller_support::softhsm::folder_on_tmpfs;
-use ziti_enroller_support::{Key, KeyType, Outcome, Program, SoftHsm, Token, Tokens, Tpm2Pkcs11, require};
+use ziti_enroller_support::{Key, KeyType, Kryoptic, Outcome, Program, SoftHsm, Token, Tokens, Tpm2Pkcs11, require};
 
 #[cfg(feature = "tpm")]
 pub mod tpm;
@@ -153,6 +153,8 @@ pub struct InTokenOf<T> {
 pub type InToken = InTokenOf<SoftHsm>;
 /// In a token that libtpm2_pkcs11 keeps in a TPM, which is how the SDKs of today reach one.
 pub type InTpm2Pkcs11 = InTokenOf<Tpm2Pkcs11>;
+/// In a token that locks its PIN.
+pub type InKryoptic = InTokenOf<Kryoptic>;
 
 /// A make of tokens whose fixture is at hand.
 pub trait Make: Tokens {
@@ -167,6 +169,8 @@ pub trait Make: Tokens {
 
     /// An empty token.
     fn fresh() -> Self;
+    /// An empty token with this PIN.
+    fn with_pin(pin: &str) -> Self;
 }
 
 impl Make for SoftHsm {
@@ -174,6 +178,10 @@ impl Make for SoftHsm {
 
     fn fresh() -> Self {
         Self::on_tmpfs()
+    }
+
+    fn with_pin(pin: &str) -> Self {
+        Self::with_pin(pin)
     }
 }
 
@@ -186,6 +194,22 @@ impl Make for Tpm2Pkcs11 {
 
     fn fresh() -> Self {
         Self::new()
+    }
+
+    fn with_pin(pin: &str) -> Self {
+        Self::with_pin(pin)
+    }
+}
+
+impl Make for Kryoptic {
+    const NAME: &'static str = "kryoptic";
+
+    fn fresh() -> Self {
+        Self::new()
+    }
+
+    fn with_pin(pin: &str) -> Self {
+        Self::with_pin(pin)
     }
 }
 
@@ -365,7 +389,12 @@ pub struct Machine<F> {
 
 impl<F: Fixture> Machine<F> {
     pub fn new() -> Self {
-        Self::in_folder(tempfile::tempdir().expect("a temporary folder can be made"), F::new)
+        Self::with(F::new)
+    }
+
+    /// With keys that are made in its folder.
+    pub fn with(keys: impl FnOnce(&Path) -> F) -> Self {
+        Self::in_folder(tempfile::tempdir().expect("a temporary folder can be made"), keys)
     }
 
     /// One whose folder is on a RAM file system, with these keys.

@@ -2,6 +2,8 @@
 
 mod machine;
 
+#[cfg(feature = "tpm")]
+mod canary;
 mod crash;
 mod enroll;
 mod golden;

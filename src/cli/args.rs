@@ -8,11 +8,12 @@ pub mod renew;
 mod request;
 mod resume;
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::builder::FalseyValueParser;
+use clap::builder::{FalseyValueParser, TypedValueParser};
+use clap::error::ErrorKind;
 use clap::{Arg, CommandFactory, FromArgMatches, Parser, Subcommand};
 use ziti_enroller::error::Error;
 use ziti_enroller::flow::Patience;
@@ -219,11 +220,26 @@ struct InspectArgs {
     file: PathBuf,
 }
 
+/// The number of an open descriptor. clap repeats what it cannot read, and who looks for an option for the PIN itself may
+/// have put it here.
+#[derive(Clone, Copy, Debug)]
+struct Descriptor;
+
+impl TypedValueParser for Descriptor {
+    type Value = i32;
+
+    fn parse_ref(&self, command: &clap::Command, _: Option<&Arg>, value: &OsStr) -> Result<i32, clap::Error> {
+        let number = value.to_str().and_then(|text| text.parse().ok()).filter(|number| *number >= 0);
+        let refused = || clap::Error::raw(ErrorKind::ValueValidation, "--pin-fd wants the number of an open descriptor\n");
+        number.ok_or_else(|| refused().with_cmd(command))
+    }
+}
+
 /// Where PINs come from, and how they may be used; the order is in `ask.rs`.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct PinArgs {
     /// Read the PIN from this open descriptor
-    #[arg(long, value_name = "N", env = "ZITI_ENROLLER_PIN_FD", hide_env = true)]
+    #[arg(long, value_name = "N", env = "ZITI_ENROLLER_PIN_FD", hide_env = true, value_parser = Descriptor)]
     pub pin_fd: Option<i32>,
     /// Read the PIN from this file
     #[arg(long, value_name = "FILE", env = "ZITI_ENROLLER_PIN_FILE", hide_env = true)]

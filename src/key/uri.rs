@@ -26,9 +26,12 @@ pub enum UriError {
     /// No scheme, or a character that a scheme cannot have.
     #[error("a key reference begins with a scheme (`pkcs11:`, `file:`) or is the path of a key file")]
     Scheme,
-    /// `pin-value` would put the PIN into shell history and process list.
-    #[error("`pin-value` is not taken in a key reference: the process list would show it")]
+    /// `pin-value`, or `pin` as SDKs write it, would put the PIN into shell history and process list.
+    #[error("a PIN is not taken in a key reference: the process list would show it")]
     PinValue,
+    /// `auth` says whether there is a PIN; what else stands there may be one.
+    #[error("value of `auth` is neither none nor pin")]
+    Auth,
     /// A part that is not `name=value`.
     #[error("`{0}` is not of the form name=value")]
     Attribute(String),
@@ -103,6 +106,16 @@ impl KeyUri {
     }
 }
 
+/// Whether `text` has an attribute for a PIN, in whatever spelling of a reference: SDKs write `pin`, RFC 7512 `pin-value`.
+pub fn holds_a_pin(text: &str) -> bool {
+    let names = text.split(['?', ';', '&']).filter_map(|part| part.split_once('=')).map(|(name, _)| name);
+    names.filter_map(|name| name.rsplit(':').next()).any(is_a_pin)
+}
+
+fn is_a_pin(attribute: &str) -> bool {
+    ["pin-value", "pin"].iter().any(|pin| attribute.eq_ignore_ascii_case(pin))
+}
+
 impl FromStr for KeyUri {
     type Err = UriError;
 
@@ -123,9 +136,6 @@ impl FromStr for KeyUri {
         let (path, query) = rest.split_once('?').unwrap_or((rest, ""));
         let uri = Self { attributes: parse(path, ';')?, query: parse(query, '&')?, ..Self::new(&scheme) };
         let mut names: Vec<&str> = uri.names().collect();
-        if names.contains(&"pin-value") {
-            return Err(UriError::PinValue);
-        }
         names.sort_unstable();
         match names.windows(2).find(|w| w[0] == w[1]) {
             Some(twice) => Err(UriError::Twice(twice[0].to_owned())),
@@ -143,10 +153,13 @@ fn parse(part: &str, separator: char) -> Result<Vec<(String, Vec<u8>)>, UriError
     part.split(separator)
         .filter(|p| !p.is_empty())
         .map(|p| {
-            // The text is not repeated where it could be a PIN.
-            let (name, value) = p.split_once('=').ok_or_else(|| UriError::Attribute(cut(p)))?;
-            if name == "pin-value" {
+            // No text is repeated that could be a PIN.
+            let (name, value) = p.split_once('=').ok_or_else(|| UriError::Attribute(start_of_name(p)))?;
+            if is_a_pin(name) {
                 return Err(UriError::PinValue);
+            }
+            if name == "auth" && !["none", "pin"].contains(&value) {
+                return Err(UriError::Auth);
             }
             let value = if name == "id" { id_bytes(value)? } else { decoded(name, value)? };
             Ok((name.to_owned(), value))
@@ -154,8 +167,10 @@ fn parse(part: &str, separator: char) -> Result<Vec<(String, Vec<u8>)>, UriError
         .collect()
 }
 
-fn cut(text: &str) -> String {
-    text.chars().take(16).collect()
+/// What could still be the name of an attribute.
+fn start_of_name(text: &str) -> String {
+    let name: String = text.chars().take(16).take_while(|c| c.is_ascii_lowercase() || *c == '-').collect();
+    if name.is_empty() { "…".into() } else { name }
 }
 
 /// `%01%02`, `0102`, `0x0102`, `01:02`; anything else is taken as it stands (RFC 7512 §2.3).
@@ -266,7 +281,27 @@ mod tests {
         let error = "pkcs11:token=t?pin-value=4711".parse::<KeyUri>().unwrap_err();
         assert_eq!(error, UriError::PinValue);
         assert!(!error.to_string().contains("4711"));
+        for hidden in ["pin-value=4711", "pin=4711", "token=t?PIN-VALUE=4711", "token=%zz?Pin=4711", "pin=4711;pin=4711"] {
+            let error = format!("pkcs11:{hidden}").parse::<KeyUri>().unwrap_err();
+            assert!(!error.to_string().contains("4711"), "{hidden}: {error}");
+        }
         assert_eq!("pkcs11:pin-value=4711".parse::<KeyUri>(), Err(UriError::PinValue));
+        for text in
+            ["pkcs11:pin=4", "pkcs11:///m.so?slot=0x1&id=01&pin=4", "tpm2:handle=0x81020000;PIN=4", "pkcs11:a=b?pin-value=4:"]
+        {
+            assert!(holds_a_pin(text), "{text}");
+        }
+        for text in [
+            "pkcs11:///m.so?slot=0x1&id=01",
+            "pkcs11:object=pin",
+            "tpm2:handle=0x81020000;auth=pin",
+            "/pin",
+            "pkcs11:a=b?pin-source=file:/pin",
+        ] {
+            assert!(!holds_a_pin(text), "{text}");
+        }
+        assert_eq!("pkcs11:pin-value:4711".parse::<KeyUri>(), Err(UriError::Attribute("pin-value".into())));
+        assert_eq!("tpm2:handle=0x81020000;auth=4711".parse::<KeyUri>(), Err(UriError::Auth));
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
-use ziti_enroller_support::{Controller, Fault, Options, Outcome, Program, Running, Terminal, Token, require};
+use ziti_enroller_support::{Canary, Controller, Fault, Options, Outcome, Program, Running, Terminal, Token, require};
 
 use super::redact::redact;
 use crate::machine::{Fixture, InFiles, InToken, Machine, PROGRAM, text};
@@ -93,7 +93,6 @@ impl Scene {
             around: Vec::new(),
             words: words.split_whitespace().map(str::to_owned).collect(),
             shown: Vec::new(),
-            hidden: Vec::new(),
             stdin: None,
             names: Vec::new(),
         }
@@ -151,10 +150,10 @@ impl Scene {
     }
 
     /// What must be in nothing that is said.
-    fn secrets(&self) -> Vec<String> {
-        let pins = self.keys.get().into_iter().flat_map(|keys| keys.hsm.tokens()).map(|token| token.pin.clone());
-        let secrets = pins.chain([self.token.jti().to_owned(), self.token.compact().to_owned()]);
-        secrets.filter(|secret| !secret.is_empty()).collect()
+    fn secrets(&self) -> Vec<Canary> {
+        let pins = self.keys.get().into_iter().flat_map(|keys| keys.hsm.tokens()).map(|token| ("PIN", token.pin.as_str()));
+        let secrets = pins.chain([("jti", self.token.jti()), ("token", self.token.compact())]);
+        secrets.filter(|(_, secret)| !secret.is_empty()).map(|(name, secret)| Canary::new(name, secret)).collect()
     }
 }
 
@@ -166,7 +165,6 @@ pub struct Run<'s> {
     words: Vec<String>,
     /// The part of the environment that the golden file shows.
     shown: Vec<(String, String)>,
-    hidden: Vec<(String, String)>,
     stdin: Option<Vec<u8>>,
     /// What stands for what in the golden file of this run alone.
     names: Vec<(String, &'static str)>,
@@ -238,7 +236,7 @@ impl<'s> Run<'s> {
     fn program(&self) -> Program {
         let mut line = self.around.iter().map(String::as_str).chain([PROGRAM]).collect::<Vec<_>>().into_iter();
         let mut program = Program::new(line.next().unwrap_or(PROGRAM)).args(line).args(&self.words);
-        program = program.current_dir(self.scene.machine.folder()).envs(self.shown.iter().chain(&self.hidden).cloned());
+        program = program.current_dir(self.scene.machine.folder()).envs(self.shown.iter().cloned());
         if let Some(keys) = self.scene.keys.get() {
             let own: Vec<&str> = self.shown.iter().map(|(name, _)| name.as_str()).collect();
             program = program.envs(keys.surroundings().into_iter().filter(|(name, _)| !own.contains(&name.as_str())));
@@ -295,20 +293,17 @@ impl<'s> Run<'s> {
     pub fn at_terminal(self, question: &str, answer: &str) -> Ran {
         let terminal = Terminal::open();
         let before = self.scene.controller.enroll_posts();
-        require("setsid", "util-linux");
-        let mut run = self.by_shell("exec setsid --ctty --wait \"$@\" <\"$TERMINAL\"");
-        run.hidden.push(("TERMINAL".into(), text(terminal.path())));
-        let running = run.program().start();
+        let running = terminal.seat(self.program()).start();
         terminal.answer(question, answer);
         let outcome = running.wait();
-        run.ran(&outcome, before, Some(terminal.shown()))
+        self.ran(&outcome, before, Some(terminal.shown()))
     }
 
     fn ran(&self, outcome: &Outcome, before: usize, terminal: Option<String>) -> Ran {
         let known = [self.scene.known(), self.names.clone()].concat();
         for secret in self.scene.secrets() {
             let said = [&outcome.stdout, &outcome.stderr, terminal.as_ref().unwrap_or(&String::new())].map(Clone::clone);
-            assert!(!said.concat().contains(&secret), "it says a secret: {outcome}");
+            assert_eq!(secret.found_in(said.concat()), None, "it says a secret ({}): {outcome}", secret.name());
         }
         let exit = outcome.code.unwrap_or_else(|| panic!("no exit code: {outcome}"));
         let why = self.why.map(|why| format!("# {why}\n")).unwrap_or_default();

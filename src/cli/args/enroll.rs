@@ -16,7 +16,7 @@ use ziti_enroller::flow::enroll::stage::{CertificateWish, KeyWish};
 use ziti_enroller::flow::{Event, Watch};
 use ziti_enroller::identity::{self, IdentityError};
 use ziti_enroller::jwt::{self, Brings, TokenError, UnverifiedToken};
-use ziti_enroller::key::uri::UriError;
+use ziti_enroller::key::uri::{UriError, holds_a_pin};
 use ziti_enroller::key::{KeyAlgorithm, KeyProvider, KeyReference, KeyUri, Providers};
 use ziti_enroller::text::Hint;
 
@@ -319,8 +319,12 @@ pub fn must_suit_the_tunneler(key: &KeyWish, providers: &Providers, out: &Path, 
 
 /// A reference as people write it, or what stands in `id.key` of an identity.
 pub fn reference(text: &str, providers: &Providers) -> Result<KeyUri, String> {
+    // That of an identity may hold one, but not where the process list shows it.
+    if holds_a_pin(text) {
+        return Err(UriError::PinValue.to_string());
+    }
     match providers.locate(&KeyReference::found(text)) {
-        Some(located) => located.map_err(|e| e.to_string()),
+        Some(located) => located.map_err(|e| text.parse::<KeyUri>().err().map_or_else(|| e.to_string(), |why| why.to_string())),
         None => text.parse().map_err(|e: UriError| e.to_string()),
     }
 }
@@ -342,6 +346,10 @@ pub fn fold(options: &[Given], provider: &dyn KeyProvider, mut uri: KeyUri) -> R
                 None => continue,
             },
         };
+        // A URI may stand there as well.
+        if holds_a_pin(&value) {
+            return Err(usage(format!("--{}: {}", option.flag, UriError::PinValue)));
+        }
         match uri.attribute(option.attribute) {
             None => uri.set(option.attribute, value.as_bytes()),
             Some(there) if typed && there != value.as_bytes() => {

@@ -239,7 +239,6 @@ mod tests {
             "tpm2:handle=0x+1020000",
             "tpm2:handle=0x8102000000",
             "tpm2:parent=0x40000001",
-            "tpm2:auth=yes",
             "tpm2:file=",
             "tpm2:id=01",
         ] {

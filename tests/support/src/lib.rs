@@ -13,6 +13,7 @@
 //! assert_eq!(controller.enroll_posts(), 0);
 //! ```
 
+pub mod canary;
 pub mod controller;
 pub mod figures;
 pub mod http_proxy;
@@ -28,6 +29,7 @@ pub mod terminal;
 pub mod swtpm;
 pub mod tpm2_pkcs11;
 
+pub use canary::{Canary, Search, Sink};
 pub use controller::log::{ClientCertificate, Connection, Counts, FailedHandshake, Handshake, Log, Request};
 pub use controller::misbehave::Fault;
 pub use controller::store::Authenticator;

@@ -87,6 +87,25 @@ impl Program {
         self
     }
 
+    /// Has another program start it: what `line` begins with, which gets the rest of `line` and then the command line.
+    pub fn within<A: Into<OsString>>(mut self, line: impl IntoIterator<Item = A>) -> Self {
+        let mut line = line.into_iter().map(Into::into);
+        let outer = line.next().expect("a line that starts a program has at least its name");
+        let own = std::iter::once(std::mem::replace(&mut self.path, outer.into()).into_os_string()).chain(self.args);
+        self.args = line.chain(own).collect();
+        self
+    }
+
+    /// Its command line.
+    pub fn words(&self) -> Vec<OsString> {
+        std::iter::once(self.path.clone().into_os_string()).chain(self.args.iter().cloned()).collect()
+    }
+
+    /// Its environment, as far as it was said; HOME comes to that.
+    pub fn variables(&self) -> BTreeMap<OsString, OsString> {
+        self.environment.clone()
+    }
+
     /// Runs it to its end.
     pub fn run(self) -> Outcome {
         self.start().wait()
@@ -163,6 +182,11 @@ impl Running {
     /// SIGINT.
     pub fn interrupt(&self) {
         self.send(Signal::INT);
+    }
+
+    /// SIGABRT.
+    pub fn abort(&self) {
+        self.send(Signal::ABORT);
     }
 
     fn send(&self, signal: Signal) {

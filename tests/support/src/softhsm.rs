@@ -72,6 +72,13 @@ impl SoftHsm {
         Self::empty_in(folder_on_tmpfs()).with_token("ziti-test")
     }
 
+    /// The same, and this is the user's PIN.
+    pub fn with_pin(pin: &str) -> Self {
+        let mut made = Self::empty_in(folder_on_tmpfs());
+        made.add_token("ziti-test", pin);
+        made
+    }
+
     /// Another store with all that is in this one, on a RAM file system where there is one; a tenth of the time that a
     /// new token takes.
     pub fn copy(&self) -> Self {
