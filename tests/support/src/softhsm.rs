@@ -73,6 +73,21 @@ impl SoftHsm {
         Self::empty_in(folder.expect("a temporary folder can be made")).with_token("ziti-test")
     }
 
+    /// The same tokens with the same keys and PINs, in a folder of their own beside this one: cheaper than new ones. What
+    /// was logged is not copied.
+    pub fn copy(&self) -> Self {
+        let beside = self.directory().parent().expect("a temporary folder is in another");
+        let mut copy = Self::empty_in(tempfile::tempdir_in(beside).expect("a temporary folder can be made"));
+        copy_folder(&self.directory().join("tokens"), &copy.directory().join("tokens"));
+        for token in &self.tokens {
+            let pin_file = copy.directory().join(token.pin_file.file_name().expect("a file has a name"));
+            let token = SoftToken { pin_file, ..token.clone() };
+            token.write_pin_file();
+            copy.tokens.push(token);
+        }
+        copy
+    }
+
     fn empty_in(folder: TempDir) -> Self {
         let template = fs::read_to_string(TEMPLATE).unwrap_or_else(|error| panic!("{TEMPLATE}: {error}"));
         let tokens = folder.path().join("tokens");
@@ -216,9 +231,33 @@ impl Tokens for SoftHsm {
     }
 }
 
+fn copy_folder(from: &Path, to: &Path) {
+    for entry in fs::read_dir(from).expect("a folder of ours can be listed") {
+        let (entry, name) = entry.map(|entry| (entry.path(), entry.file_name())).expect("a folder of ours can be listed");
+        if entry.is_dir() {
+            fs::create_dir(to.join(&name)).expect("the temporary folder is writable");
+            copy_folder(&entry, &to.join(&name));
+        } else {
+            fs::copy(&entry, to.join(&name)).expect("the temporary folder is writable");
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_copy_has_the_same_tokens_and_keys_of_its_own() {
+        let hsm = SoftHsm::on_tmpfs();
+        hsm.make_key("EC:prime256v1", "01", "both");
+        let copy = hsm.copy();
+        copy.make_key("EC:prime256v1", "02", "of the copy");
+        let listed = |hsm: &SoftHsm| hsm.tool(hsm.pin()).args(["--list-objects", "--type", "privkey"]).run().success().stdout;
+        assert_eq!((hsm.serial(), hsm.pin()), (copy.serial(), copy.pin()));
+        assert_eq!((listed(&hsm).matches("label:").count(), listed(&copy).matches("label:").count()), (1, 2));
+        assert_ne!(hsm.pin_file(), copy.pin_file());
+    }
 
     #[test]
     fn makes_tokens_that_take_their_pins() {
