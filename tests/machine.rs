@@ -11,7 +11,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 use x509_cert::Certificate;
 use x509_cert::der::Encode;
-use ziti_enroller_support::{Key, KeyType, Outcome, Program, SoftHsm, Token, Tokens, Tpm2Pkcs11, require};
+use ziti_enroller_support::{Key, KeyType, Kryoptic, Outcome, Program, SoftHsm, Token, Tokens, Tpm2Pkcs11, require};
 
 #[cfg(feature = "tpm")]
 pub mod tpm;
@@ -170,6 +170,14 @@ impl Make for Tpm2Pkcs11 {
     const MAKES: &'static [&'static str] = &["p256", "p384", "rsa2048", "rsa3072"];
     const HAS_PSS: bool = false;
     const SIGNATURES: usize = 20;
+
+    fn fresh() -> Self {
+        Self::new()
+    }
+}
+
+impl Make for Kryoptic {
+    const NAME: &'static str = "kryoptic";
 
     fn fresh() -> Self {
         Self::new()
@@ -339,6 +347,11 @@ impl<F: Fixture> Machine<F> {
         Self { folder, keys }
     }
 
+    /// With keys that are there already.
+    pub fn with(keys: F) -> Self {
+        Self { folder: tempfile::tempdir().expect("a temporary folder can be made"), keys }
+    }
+
     pub fn folder(&self) -> &Path {
         self.folder.path()
     }
@@ -360,7 +373,9 @@ impl<F: Fixture> Machine<F> {
     /// The same, and it is not said where the key lives.
     pub fn enroll_with(&self, token: &Token) -> Program {
         let file = token.write(self.folder.path());
-        self.program().args(["enroll", "--format", "json", "--jwt"]).arg(file).args(self.keys.pin())
+        // The record of p11fault tells which methods may log in before they connect.
+        let program = self.program().env("P11FAULT_NOTE", token.method());
+        program.args(["enroll", "--format", "json", "--jwt"]).arg(file).args(self.keys.pin())
     }
 
     /// `verify` of the identity that [`enroll`](Self::enroll) has written.

@@ -10,5 +10,6 @@ mod house;
 mod key_providers;
 mod key_types;
 mod outside_judges;
+mod pin_tries;
 #[cfg(feature = "tpm")]
 mod tpm;

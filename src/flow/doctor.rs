@@ -5,9 +5,9 @@
 
 use serde::Serialize;
 
-use super::World;
 use super::enroll::stage::KeyWish;
 use super::enroll::{self, Request};
+use super::{Event, World};
 use crate::certificate::rfc3339;
 use crate::error::{Error, Spent};
 use crate::jwt::{TokenError, UnverifiedToken};
@@ -93,6 +93,10 @@ pub fn doctor(request: &Request, world: &World<'_>) -> Diagnosis {
     let met = trust::establish(token, None, &world.reach, world.now());
     let met = met.map(|t| format!("{} is the token's issuer; it has {} CA certificates", token.issuer(), t.anchors.count()));
     let controller = diagnosis.add("controller", met.map_err(|e| Error::trust(token.issuer().to_string(), e)));
+    if controller {
+        // A watcher that wants to end the run has nothing to end here.
+        drop(world.watch.event(&Event::Within("connected")));
+    }
     if device && controller {
         diagnosis.add("key", try_key(request, token, world).map_err(key_error));
     }
