@@ -9,6 +9,7 @@ mod hostile_controller;
 mod house;
 mod key_providers;
 mod key_types;
+mod module_errors;
 mod outside_judges;
 mod pin_tries;
 #[cfg(feature = "tpm")]

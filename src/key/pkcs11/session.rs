@@ -315,8 +315,12 @@ fn refusal(error: &Error, place: &str) -> LoginRefusal {
 
 /// The PIN that was right at first is not, or may not be, right any more.
 fn changed(place: &str, error: Option<&Error>) -> KeyError {
+    let native = error.and_then(rv).map(|rv| rv_name(rv).into_owned());
+    if error.and_then(rv) == Some(RvError::PinLocked) {
+        return locked(place, native);
+    }
     let mut fault =
         Fault::new("pin_incorrect", format!("{place} was opened again and does not take the PIN that it took before"));
-    fault.native = error.and_then(rv).map(|rv| rv_name(rv).into_owned());
+    fault.native = native;
     KeyError::Pin(fault.hint(Hint::say("the PIN was changed meanwhile: look at the token before you try again")))
 }
