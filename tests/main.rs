@@ -10,6 +10,7 @@ mod house;
 mod key_providers;
 mod key_types;
 mod module_errors;
+mod no_downgrade;
 mod outside_judges;
 mod pin_tries;
 #[cfg(feature = "tpm")]
