@@ -259,6 +259,7 @@ impl OpenToken {
 
 /// Whether this process is logged in already, by us or by somebody else in it.
 fn is_logged_in(session: &Session) -> bool {
+    let _call = doing("C_GetSessionInfo");
     let state = session.get_session_info().map(|info| info.session_state());
     matches!(state, Ok(SessionState::RoUser | SessionState::RwUser))
 }
