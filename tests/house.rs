@@ -71,7 +71,11 @@ const NEVER: &[(&str, &[&str], &[&str])] = &[
     ("whom we trust", &["impl ServerCertVerifier"], &["trust.rs"]),
     ("dangerous()", &["dangerous()"], &["trust.rs", "tls.rs"]),
     ("where a key meets rustls", &["SigningKey for", "sign::Signer for"], &["tls.rs"]),
-    ("who writes", &["File::create", "OpenOptions", "fs::write", "fs::rename", "renameat"], &["files.rs", "cli/process.rs"]),
+    (
+        "who writes",
+        &["File::create", "OpenOptions", "fs::write", "fs::rename", "renameat"],
+        &["files.rs", "cli/process.rs", "cli/crash.rs"],
+    ),
     ("who logs in", &[".login_with_raw(", ".login(UserType"], &["key/pkcs11/session.rs"]),
     (
         "secrets opened",

@@ -428,7 +428,9 @@ impl<F: Fixture> Machine<F> {
     /// The same, and it is not said where the key lives.
     pub fn enroll_with(&self, token: &Token) -> Program {
         let file = token.write(self.folder.path());
-        self.program().args(["enroll", "--format", "json", "--jwt"]).arg(file).args(self.keys.pin())
+        // The record of p11fault tells which methods may log in before they connect.
+        let program = self.program().env("P11FAULT_NOTE", token.method());
+        program.args(["enroll", "--format", "json", "--jwt"]).arg(file).args(self.keys.pin())
     }
 
     /// `resume` of the identity that [`enroll`](Self::enroll) was to write.

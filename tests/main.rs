@@ -12,7 +12,10 @@ mod house;
 mod key_providers;
 mod key_types;
 mod methods;
+mod module_errors;
+mod no_downgrade;
 mod outside_judges;
+mod pin_tries;
 mod proxy;
 mod renew;
 #[cfg(feature = "tpm")]

@@ -7,9 +7,9 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::World;
 use super::enroll::stage::{CertificateWish, KeyWish};
 use super::enroll::{self, Request, handshake};
+use super::{Event, World};
 use crate::certificate::rfc3339;
 use crate::error::{Error, Spent};
 use crate::jwt::{Brings, TokenError, UnverifiedToken};
@@ -117,6 +117,10 @@ pub fn doctor(request: &Request, world: &World<'_>) -> Diagnosis {
     let met = handshake::meet(token, request.given.as_ref(), shown.as_ref(), world);
     let met = met.map(|t| format!("{} is {}; it has {} CA certificates", token.issuer(), how(&t), t.anchors.count()));
     let controller = diagnosis.add("controller", met);
+    if controller {
+        // A watcher that wants to end the run has nothing to end here.
+        drop(world.watch.event(&Event::Within("connected")));
+    }
     if device && controller && shown.is_none() {
         diagnosis.add("key", try_key(request, token, world).map_err(key_error));
     }

@@ -275,8 +275,10 @@ fn claim(
             *work = fresh;
             stage
         } else {
-            // The same identity finds the same key again; another's unused key is ours to delete, once a login is due.
-            let discard = stage.own_key().filter(|_| !same_identity).cloned();
+            // The same identity finds the same key again; another's unused key is ours to delete, once a login is due. So is one
+            // that was to be deleted after a refusal and is still here: half of it may be left.
+            let doomed = !same_identity || matches!(stage, Stage::Refused(..));
+            let discard = stage.own_key().filter(|_| doomed).cloned();
             let record = Record::Intent(intent(request, token, discard));
             let failed = |source| Error::Journal { source, spent: Spent::No };
             work.journal.append(&record).map_err(failed)?;

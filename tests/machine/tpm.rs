@@ -44,6 +44,14 @@ impl WithPin {
     }
 }
 
+/// Keys in a TPM that may be reached in another way than directly.
+pub trait InTpm: Fixture {
+    /// The TPM.
+    fn tpm(&self) -> &Swtpm;
+    /// As [`Fixture::place`], with the TPM behind `tcti`.
+    fn place_behind(&self, tcti: &str) -> Vec<String>;
+}
+
 /// The value of an attribute of a `tpm2:` reference.
 fn attribute<'a>(reference: &'a str, name: &str) -> &'a str {
     let said = reference.strip_prefix("tpm2:").expect("`tpm2:`").split(['?', ';', '&']);
@@ -106,7 +114,7 @@ impl Fixture for InTpmFile {
     }
 
     fn place(&self) -> Vec<String> {
-        vec!["--tcti".into(), self.keys.tpm.tcti()]
+        self.place_behind(&self.keys.tpm.tcti())
     }
 
     fn pin(&self) -> Vec<String> {
@@ -148,6 +156,16 @@ impl Fixture for InTpmFile {
 
     fn public_key_of(&self, id_key: &str) -> Vec<u8> {
         self.public_half(Path::new(attribute(id_key, "file")))
+    }
+}
+
+impl InTpm for InTpmFile {
+    fn tpm(&self) -> &Swtpm {
+        &self.keys.tpm
+    }
+
+    fn place_behind(&self, tcti: &str) -> Vec<String> {
+        vec!["--tcti".into(), tcti.into()]
     }
 }
 
@@ -205,7 +223,7 @@ impl Fixture for InTpmHandle {
     }
 
     fn place(&self) -> Vec<String> {
-        vec!["--tcti".into(), self.keys.tpm.tcti(), "--key".into(), "tpm2:handle=auto".into()]
+        self.place_behind(&self.keys.tpm.tcti())
     }
 
     fn pin(&self) -> Vec<String> {
@@ -263,5 +281,15 @@ impl Fixture for InTpmHandle {
 
     fn public_key_of(&self, id_key: &str) -> Vec<u8> {
         self.public_half(attribute(id_key, "handle"))
+    }
+}
+
+impl InTpm for InTpmHandle {
+    fn tpm(&self) -> &Swtpm {
+        &self.keys.tpm
+    }
+
+    fn place_behind(&self, tcti: &str) -> Vec<String> {
+        vec!["--tcti".into(), tcti.into(), "--key".into(), "tpm2:handle=auto".into()]
     }
 }

@@ -139,6 +139,7 @@ impl Module {
         if let Some(mechanism) = self.first_missing(token, &[make, sign]) {
             return lacks(format!("it has no {mechanism}"));
         }
+        let _call = doing("C_GetMechanismInfo");
         if let Ok(info) = self.pkcs11.get_mechanism_info(token.slot, make) {
             let (least, most) = (info.min_key_size(), info.max_key_size());
             // Some modules say nothing (0) or count bytes here: only a plausible number of bits is believed.

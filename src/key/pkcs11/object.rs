@@ -112,7 +112,9 @@ pub(super) fn flags(session: &Session, object: &Object, types: &[AttributeType])
     let mut shown = Vec::with_capacity(types.len());
     for one in types {
         let _call = doing("C_GetAttributeValue");
-        match session.get_attribute_info(object.handle, &[*one]) {
+        let ask = || session.get_attribute_info(object.handle, &[*one]);
+        // A device that failed once is asked once more: what it says here decides whether the key is trusted.
+        match ask().or_else(|error| if is_lost(&error) { Err(error) } else { ask() }) {
             Err(error) if is_lost(&error) => return Err(error),
             Ok(info) if matches!(info.as_slice(), [AttributeInfo::Available(1)]) => shown.push(*one),
             _ => {}

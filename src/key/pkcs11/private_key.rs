@@ -5,13 +5,13 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use cryptoki::error::Error;
+use cryptoki::error::{Error, RvError};
 use cryptoki::mechanism::rsa::{PkcsMgfType, PkcsPssParams};
 use cryptoki::mechanism::{Mechanism, MechanismType};
 use cryptoki::object::{AttributeType, ObjectHandle};
 
 use super::certificate;
-use super::error::{Failure, is_lost, names};
+use super::error::{Failure, is_lost, names, rv};
 use super::object::{Name, Object, flags};
 use super::pair::{Found, Pair};
 use super::pool::{Lent, Mode};
@@ -145,13 +145,16 @@ impl PrivateKey {
     }
 
     fn not_in_parts(&self, error: Error) -> Failure {
-        if is_lost(&error) {
+        // A device that is broken or gone says nothing about parts.
+        let broken = matches!(rv(&error), Some(RvError::DeviceError | RvError::DeviceMemory | RvError::HostMemory));
+        if broken || is_lost(&error) {
             return error.into();
         }
+        let (native, call) = names(&error);
         let place = self.token.token();
-        let message = format!("{place}: a key that wants the PIN before every signature cannot be used through this module");
-        let mut fault = Fault::new("key_type_unsupported", message);
-        fault.native = names(&error).0.map(String::from);
+        let what = "a key that wants the PIN before every signature cannot be used through this module";
+        let mut fault = Fault::new("key_type_unsupported", format!("{place}: {what}: {call} failed"));
+        fault.native = native.map(String::from);
         KeyError::Unavailable(fault.hint(Hint::say("use a key without CKA_ALWAYS_AUTHENTICATE, as all Ziti SDKs need"))).into()
     }
 

@@ -18,6 +18,7 @@ pub mod controller;
 pub mod figures;
 pub mod http_proxy;
 pub mod kryoptic;
+pub mod logins;
 pub mod p11fault;
 pub mod pki;
 pub mod program;

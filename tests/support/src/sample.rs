@@ -17,10 +17,7 @@ impl Sample {
     pub fn from_environment() -> Self {
         let said = std::env::var("ZITI_ENROLLER_TEST_SEED").ok();
         let seed = said.map(|seed| seed.parse().unwrap_or_else(|_| panic!("ZITI_ENROLLER_TEST_SEED={seed} is no number")));
-        let sample = Self {
-            seed: seed.unwrap_or_else(|| u64::from(u32::from_le_bytes(random()))),
-            whole: std::env::var_os("ZITI_ENROLLER_TEST_WHOLE").is_some(),
-        };
+        let sample = Self { seed: seed.unwrap_or_else(|| u64::from(u32::from_le_bytes(random()))), whole: is_whole() };
         eprintln!("seed {}", sample.seed);
         sample
     }
@@ -54,6 +51,25 @@ impl Sample {
         keyed.sort_by_key(|(turn, place, _)| (*turn, *place));
         keyed.into_iter().map(|(_, _, case)| case).collect()
     }
+}
+
+/// Whether all cases are done (ZITI_ENROLLER_TEST_WHOLE).
+pub fn is_whole() -> bool {
+    std::env::var_os("ZITI_ENROLLER_TEST_WHOLE").is_some_and(|value| !value.is_empty())
+}
+
+/// All of `cases`, or `size` of them; and the seed that chose them, empty where all are done.
+///
+/// # Panics
+/// As [`Sample::from_environment`].
+pub fn of<T>(cases: Vec<T>, size: usize) -> (Vec<T>, String) {
+    let sample = Sample::from_environment();
+    if sample.whole || cases.len() <= size {
+        return (cases, String::new());
+    }
+    let mut chosen = sample.in_turns(vec![cases]);
+    chosen.truncate(size);
+    (chosen, sample.seed())
 }
 
 /// SplitMix64 (Steele, Lea, Flood 2014).

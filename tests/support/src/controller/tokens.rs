@@ -46,6 +46,13 @@ impl Token {
         &self.name
     }
 
+    /// The claim `em`: `ott`, `ottca`, …; `-` for one without it.
+    pub fn method(&self) -> String {
+        let payload = self.compact.split('.').nth(1).and_then(|part| URL_SAFE_NO_PAD.decode(part).ok());
+        let claims = payload.and_then(|payload| serde_json::from_slice::<Value>(&payload).ok());
+        claims.and_then(|claims| claims["em"].as_str().map(str::to_owned)).unwrap_or_else(|| "-".into())
+    }
+
     /// The same token with one byte of its signature changed: still base64url, still the right length.
     pub fn damaged(&self) -> Self {
         let (message, signature) = self.compact.rsplit_once('.').expect("three segments");
