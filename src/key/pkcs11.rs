@@ -18,6 +18,7 @@ mod search;
 mod session;
 mod template;
 mod token;
+mod wanted;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -33,7 +34,8 @@ use self::pool::Mode;
 use self::private_key::{PrivateKey, named};
 use self::reference::Reference;
 use self::session::OpenToken;
-use self::token::{Purpose, Token, Wanted};
+use self::token::{Purpose, Token};
+use self::wanted::Wanted;
 use super::{
     Access, Answer, Fault, Key, KeyAlgorithm, KeyError, KeyFacts, KeyListing, KeyOwner, KeyPlan, KeyProvider, KeyReference,
     KeyUri, NewKey, Pin, PinOrigin, PlaceListing, ProviderOption, PublicKey, Reader, Readers, Rehearsal,
@@ -52,6 +54,7 @@ static OPTIONS: [ProviderOption; 2] = [
         flag: "module",
         value: "PATH",
         attribute: "module-path",
+        instead: &["module-name"],
         variable: "PKCS11_MODULE_PATH",
         help: "PKCS#11 module (shared library) of the token",
     },
@@ -59,6 +62,7 @@ static OPTIONS: [ProviderOption; 2] = [
         flag: "token",
         value: "LABEL|SERIAL|URI",
         attribute: "token",
+        instead: &[],
         variable: "",
         help: "Token by label, serial or pkcs11: URI, where the module shows several",
     },
@@ -102,11 +106,11 @@ impl KeyProvider for Pkcs11Provider {
         use std::os::unix::ffi::OsStrExt;
         let uri = unfolded(within)?;
         let module = self.module(&module::path_in(&uri)?)?;
-        let shown = module.tokens()?;
         let wanted = Wanted::by(&uri);
+        let shown = module.tokens_for(&wanted)?;
         let path = module.path().as_os_str().as_bytes();
-        let listed: Vec<PlaceListing> =
-            token::each_once(shown.tokens).iter().filter(|t| wanted.fits(&t.identity)).map(|t| t.listing(path)).collect();
+        let fitting = shown.tokens.into_iter().filter(|t| wanted.fits(t)).collect();
+        let listed: Vec<PlaceListing> = token::each_once(fitting).iter().map(|t| t.listing(path)).collect();
         match shown.unread {
             Some(error) if listed.is_empty() => Err(error),
             _ => Ok(listed),
@@ -279,7 +283,8 @@ impl Pkcs11Provider {
     /// The one token that `uri` means, as it is now.
     fn find(&self, uri: &KeyUri, purpose: Purpose) -> Result<(Arc<Module>, Token), KeyError> {
         let module = self.module(&module::path_in(uri)?)?;
-        let token = token::choose(module.tokens()?, &Wanted::by(uri), purpose, module.path())?;
+        let wanted = Wanted::by(uri);
+        let token = token::choose(module.tokens_for(&wanted)?, &wanted, purpose, module.path())?;
         Ok((module, token))
     }
 
@@ -291,7 +296,7 @@ impl Pkcs11Provider {
             let tokens = self.tokens.lock().unwrap_or_else(PoisonError::into_inner);
             let is_it = |open: &&Arc<OpenToken>| {
                 let token = open.token();
-                let named = token.identity.has_serial() && wanted.fits(&token.identity);
+                let named = token.identity.has_serial() && wanted.fits(token);
                 open.module().path() == path && named && token.is_fit_for(purpose)
             };
             if let Some(open) = tokens.iter().find(is_it) {
@@ -333,7 +338,7 @@ impl Pkcs11Provider {
         }
         let token = self.logged_in(module, found, access, None, reference.held)?;
         let key = token.with(Mode::Read, |lent| {
-            let named = match reference.key.as_ref().map(|name| search::by_name(lent, name, token.token())) {
+            let named = match reference.key.as_ref().map(|name| search::by_name_of(lent, name, token.token(), expected)) {
                 // What has the name now may be no key that can be used; the certificate knows which it is.
                 None | Some(Err(Failure::Judged(_))) if expected.is_some() => None,
                 None => None,
@@ -368,7 +373,7 @@ fn pin_source(uri: &KeyUri) -> Result<Option<&str>, KeyError> {
 
 /// Id and label of a new key: what was said, and what the owner makes of the rest. Both readers want an id.
 fn name_for(said: Option<Name>, owner: Option<KeyOwner<'_>>) -> Result<Name, KeyError> {
-    match (said, owner.map(|owner| owner.name(0))) {
+    match (said.map(|said| said.filled()), owner.map(|owner| owner.name(0))) {
         (None, Some(derived)) => Ok(Name { id: Some(derived.id.to_vec()), label: Some(derived.label.into_bytes()) }),
         (Some(Name { id: Some(id), label }), derived) => {
             Ok(Name { id: Some(id), label: label.or_else(|| derived.map(|derived| derived.label.into_bytes())) })
