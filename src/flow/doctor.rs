@@ -11,7 +11,7 @@ use super::enroll::{self, Request};
 use crate::certificate::rfc3339;
 use crate::error::{Error, Spent};
 use crate::jwt::{TokenError, UnverifiedToken};
-use crate::key::{KeyError, KeyOwner, NewKey, Rehearsal};
+use crate::key::{KeyError, KeyOwner, KeyProvider, KeyUri, NewKey, Rehearsal};
 use crate::trust;
 
 /// What was found.
@@ -89,7 +89,7 @@ pub fn doctor(request: &Request, world: &World<'_>) -> Diagnosis {
             return diagnosis;
         }
     };
-    let device = diagnosis.add("device", provider.prepare(uri).map(|()| found_by(provider.name())).map_err(key_error));
+    let device = diagnosis.add("device", provider.prepare(uri).map(|()| found_by(provider, uri)).map_err(key_error));
     let met = trust::establish(token, None, &world.reach, world.now());
     let met = met.map(|t| format!("{} is the token's issuer; it has {} CA certificates", token.issuer(), t.anchors.count()));
     let controller = diagnosis.add("controller", met.map_err(|e| Error::trust(token.issuer().to_string(), e)));
@@ -99,8 +99,16 @@ pub fn doctor(request: &Request, world: &World<'_>) -> Diagnosis {
     diagnosis
 }
 
-fn found_by(provider: &str) -> String {
-    format!("provider {provider} is ready")
+/// The device by its name, where there is one and it is the only one that will do.
+fn found_by(provider: &dyn KeyProvider, uri: &KeyUri) -> String {
+    let ready = format!("provider {} is ready", provider.name());
+    // A provider without a device has no list, which is no failure here.
+    let places = provider.places(uri).unwrap_or_default();
+    let mut usable = places.iter().filter(|place| place.obstacle.is_none());
+    match (usable.next(), usable.next()) {
+        (Some(one), None) => format!("{ready}: {one}"),
+        _ => ready,
+    }
 }
 
 /// One login; the key is opened, or a name for it is found and a key that leaves nothing behind is made in its place.
