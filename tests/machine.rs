@@ -11,8 +11,9 @@ use serde_json::Value;
 use tempfile::TempDir;
 use x509_cert::Certificate;
 use x509_cert::der::Encode;
-use ziti_enroller_support::{Key, KeyType, Outcome, Program, SoftHsm, Token, Tokens, Tpm2Pkcs11, require};
+use ziti_enroller_support::{Key, KeyType, Kryoptic, Outcome, Program, SoftHsm, Token, Tokens, Tpm2Pkcs11, require};
 
+pub mod makes;
 #[cfg(feature = "tpm")]
 pub mod tpm;
 
@@ -141,6 +142,9 @@ pub type InToken = InTokenOf<SoftHsm>;
 /// In a token that libtpm2_pkcs11 keeps in a TPM, which is how the SDKs of today reach one.
 pub type InTpm2Pkcs11 = InTokenOf<Tpm2Pkcs11>;
 
+/// In a token of kryoptic, a second opinion beside SoftHSM.
+pub type InKryoptic = InTokenOf<Kryoptic>;
+
 /// A make of tokens whose fixture is at hand.
 pub trait Make: Tokens {
     /// See [`Fixture::NAME`].
@@ -151,6 +155,8 @@ pub trait Make: Tokens {
     const HAS_PSS: bool = true;
     /// See [`Fixture::SIGNATURES`].
     const SIGNATURES: usize = 200;
+    /// Whether a program gives the PIN; at a keypad a person does.
+    const ASKS_FOR_THE_PIN: bool = true;
 
     /// An empty token.
     fn fresh() -> Self;
@@ -161,6 +167,14 @@ impl Make for SoftHsm {
 
     fn fresh() -> Self {
         Self::on_tmpfs()
+    }
+}
+
+impl Make for Kryoptic {
+    const NAME: &'static str = "kryoptic";
+
+    fn fresh() -> Self {
+        Self::new()
     }
 }
 
@@ -283,7 +297,7 @@ impl<T: Make> Fixture for InTokenOf<T> {
     }
 
     fn pin(&self) -> Vec<String> {
-        vec!["--pin-file".into(), text(&self.hsm.pin_file())]
+        if T::ASKS_FOR_THE_PIN { vec!["--pin-file".into(), text(&self.hsm.pin_file())] } else { Vec::new() }
     }
 
     fn reference(&self, name: &str) -> String {

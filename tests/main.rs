@@ -9,6 +9,8 @@ mod hostile_controller;
 mod house;
 mod key_providers;
 mod key_types;
+mod makes;
 mod outside_judges;
+mod references;
 #[cfg(feature = "tpm")]
 mod tpm;

@@ -20,6 +20,7 @@ pub mod p11fault;
 pub mod pki;
 pub mod program;
 pub mod relay;
+pub mod sample;
 pub mod signals;
 pub mod softhsm;
 pub mod terminal;
