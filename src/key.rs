@@ -222,6 +222,8 @@ pub struct ProviderOption {
     pub value: &'static str,
     /// The attribute of a reference that says the same.
     pub attribute: &'static str,
+    /// Attributes that say it in another way: beside one of them no variable is looked at.
+    pub instead: &'static [&'static str],
     /// A variable that is honoured after the option and `ZITI_ENROLLER_<OPTION>`; empty for none.
     pub variable: &'static str,
     /// One line of help.

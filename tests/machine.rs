@@ -16,6 +16,7 @@ use x509_cert::der::Encode;
 use ziti_enroller_support::softhsm::folder_on_tmpfs;
 use ziti_enroller_support::{Key, KeyType, Kryoptic, Outcome, Program, SoftHsm, Token, Tokens, Tpm2Pkcs11, require};
 
+pub mod makes;
 #[cfg(feature = "tpm")]
 pub mod tpm;
 
@@ -153,7 +154,7 @@ pub struct InTokenOf<T> {
 pub type InToken = InTokenOf<SoftHsm>;
 /// In a token that libtpm2_pkcs11 keeps in a TPM, which is how the SDKs of today reach one.
 pub type InTpm2Pkcs11 = InTokenOf<Tpm2Pkcs11>;
-/// In a token that locks its PIN.
+/// In a token of kryoptic, which locks its PIN, and is a second opinion beside SoftHSM.
 pub type InKryoptic = InTokenOf<Kryoptic>;
 
 /// A make of tokens whose fixture is at hand.
@@ -166,6 +167,8 @@ pub trait Make: Tokens {
     const HAS_PSS: bool = true;
     /// See [`Fixture::SIGNATURES`].
     const SIGNATURES: usize = 200;
+    /// Whether a program gives the PIN; at a keypad a person does.
+    const ASKS_FOR_THE_PIN: bool = true;
 
     /// An empty token.
     fn fresh() -> Self;
@@ -328,7 +331,7 @@ impl<T: Make> Fixture for InTokenOf<T> {
     }
 
     fn pin(&self) -> Vec<String> {
-        vec!["--pin-file".into(), text(&self.hsm.pin_file())]
+        if T::ASKS_FOR_THE_PIN { vec!["--pin-file".into(), text(&self.hsm.pin_file())] } else { Vec::new() }
     }
 
     fn reference(&self, name: &str) -> String {

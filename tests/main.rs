@@ -11,12 +11,14 @@ mod hostile_controller;
 mod house;
 mod key_providers;
 mod key_types;
+mod makes;
 mod methods;
 mod module_errors;
 mod no_downgrade;
 mod outside_judges;
 mod pin_tries;
 mod proxy;
+mod references;
 mod renew;
 #[cfg(feature = "tpm")]
 mod tpm;

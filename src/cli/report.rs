@@ -15,7 +15,7 @@ use ziti_enroller::flow::enroll::EnrolledKey;
 use ziti_enroller::flow::inspect::{Certificate, Inspected};
 use ziti_enroller::flow::renew::Outcome;
 use ziti_enroller::flow::status::{PathStatus, State};
-use ziti_enroller::key::{KeyListing, PinState, Place, PlaceListing, Readers};
+use ziti_enroller::key::{KeyListing, PlaceListing, Readers};
 use ziti_enroller::text::shell_word;
 
 use super::Done;
@@ -370,23 +370,17 @@ fn check(check: &Check) -> String {
 }
 
 fn token(t: &PlaceListing) -> String {
-    let pin = match t.pin {
-        PinState::Ok => "PIN ok",
-        PinState::CountLow => "a wrong PIN was tried",
-        PinState::FinalTry => "one more wrong PIN locks it",
-        PinState::Locked => "PIN locked",
-        PinState::Keypad => "PIN at its keypad",
-        PinState::None => "no PIN",
-    };
-    let obstacle = t.obstacle.as_ref().map(|o| format!("  not usable: {o}\n")).unwrap_or_default();
-    let Place { label, serial, model, .. } = &t.place;
-    format!("{}\n  {label:?}, serial {serial}, {model}, {}, {pin}\n{obstacle}", t.reference, t.manufacturer)
+    format!("{}\n  {t}\n{}", t.reference, not_usable(&t.obstacle))
 }
 
 fn key(k: &KeyListing) -> String {
     let kind = k.algorithm.as_deref().unwrap_or("unknown type");
-    let obstacle = k.obstacle.as_ref().map(|o| format!("  not usable: {o}\n")).unwrap_or_default();
-    format!("{}\n  {kind}\n{obstacle}", k.reference)
+    let label = if k.label.as_str().is_empty() { String::new() } else { format!("{:?}, ", k.label) };
+    format!("{}\n  {label}{kind}\n{}", k.reference, not_usable(&k.obstacle))
+}
+
+fn not_usable(obstacle: &Option<String>) -> String {
+    obstacle.as_ref().map(|why| format!("  not usable: {why}\n")).unwrap_or_default()
 }
 
 fn certificate(c: &Certificate) -> String {

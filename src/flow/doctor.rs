@@ -13,7 +13,7 @@ use super::{Event, World};
 use crate::certificate::rfc3339;
 use crate::error::{Error, Spent};
 use crate::jwt::{Brings, TokenError, UnverifiedToken};
-use crate::key::{Key, KeyAlgorithm, KeyError, KeyOwner, KeyPlan, KeyUri, NewKey, Rehearsal};
+use crate::key::{Key, KeyAlgorithm, KeyError, KeyOwner, KeyPlan, KeyProvider, KeyUri, NewKey, Rehearsal};
 use crate::tls::ClientAuth;
 use crate::trust::Trust;
 
@@ -95,7 +95,7 @@ pub fn doctor(request: &Request, world: &World<'_>) -> Diagnosis {
             return diagnosis;
         }
     };
-    let device = diagnosis.add("device", provider.prepare(uri).map(|()| found_by(provider.name())).map_err(key_error));
+    let device = diagnosis.add("device", provider.prepare(uri).map(|()| found_by(provider, uri)).map_err(key_error));
     let mut shown = None;
     let fits = match token.method().brings() {
         Brings::Certificate => {
@@ -144,8 +144,16 @@ fn try_certificate(request: &Request, token: &UnverifiedToken, world: &World<'_>
     }
 }
 
-fn found_by(provider: &str) -> String {
-    format!("provider {provider} is ready")
+/// The device by its name, where there is one and it is the only one that will do.
+fn found_by(provider: &dyn KeyProvider, uri: &KeyUri) -> String {
+    let ready = format!("provider {} is ready", provider.name());
+    // A provider without a device has no list, which is no failure here.
+    let places = provider.places(uri).unwrap_or_default();
+    let mut usable = places.iter().filter(|place| place.obstacle.is_none());
+    match (usable.next(), usable.next()) {
+        (Some(one), None) => format!("{ready}: {one}"),
+        _ => ready,
+    }
 }
 
 /// One login; the key is opened, or a name for it is found and a key that leaves nothing behind is made in its place.

@@ -19,6 +19,7 @@ mod search;
 mod session;
 mod template;
 mod token;
+mod wanted;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -34,7 +35,8 @@ use self::pool::Mode;
 use self::private_key::{PrivateKey, named};
 use self::reference::Reference;
 use self::session::OpenToken;
-use self::token::{Purpose, Token, Wanted};
+use self::token::{Purpose, Token};
+use self::wanted::Wanted;
 use super::{
     Access, Answer, Embed, Fault, Key, KeyAlgorithm, KeyError, KeyFacts, KeyListing, KeyOwner, KeyPlan, KeyProvider,
     KeyReference, KeyUri, NewKey, Pin, PinOrigin, PlaceListing, ProviderOption, PublicKey, Reader, Readers, Rehearsal,
@@ -53,6 +55,7 @@ static OPTIONS: [ProviderOption; 2] = [
         flag: "module",
         value: "PATH",
         attribute: "module-path",
+        instead: &["module-name"],
         variable: "PKCS11_MODULE_PATH",
         help: "PKCS#11 module (shared library) of the token",
     },
@@ -60,6 +63,7 @@ static OPTIONS: [ProviderOption; 2] = [
         flag: "token",
         value: "LABEL|SERIAL|URI",
         attribute: "token",
+        instead: &[],
         variable: "",
         help: "Token by label, serial or pkcs11: URI, where the module shows several",
     },
@@ -103,11 +107,11 @@ impl KeyProvider for Pkcs11Provider {
         use std::os::unix::ffi::OsStrExt;
         let uri = unfolded(within)?;
         let module = self.module(&module::path_in(&uri)?)?;
-        let shown = module.tokens()?;
         let wanted = Wanted::by(&uri);
+        let shown = module.tokens_for(&wanted)?;
         let path = module.path().as_os_str().as_bytes();
-        let listed: Vec<PlaceListing> =
-            token::each_once(shown.tokens).iter().filter(|t| wanted.fits(&t.identity)).map(|t| t.listing(path)).collect();
+        let fitting = shown.tokens.into_iter().filter(|t| wanted.fits(t)).collect();
+        let listed: Vec<PlaceListing> = token::each_once(fitting).iter().map(|t| t.listing(path)).collect();
         match shown.unread {
             Some(error) if listed.is_empty() => Err(error),
             _ => Ok(listed),
@@ -254,9 +258,7 @@ impl KeyProvider for Pkcs11Provider {
     }
 
     fn place_of(&self, uri: &KeyUri) -> Result<KeyUri, KeyError> {
-        let uri = unfolded(uri)?;
-        let of_the_token = place::OF_A_TOKEN.iter().filter_map(|name| Some((name, uri.attribute(name)?)));
-        Ok(of_the_token.fold(KeyUri::new(self.scheme()), |place, (name, value)| place.with(name, value)))
+        Ok(place::of_the_token(&unfolded(uri)?))
     }
 
     fn delete(&self, uri: &KeyUri, access: &Access<'_>) -> Result<(), KeyError> {
@@ -287,7 +289,8 @@ impl Pkcs11Provider {
     /// The one token that `uri` means, as it is now.
     fn find(&self, uri: &KeyUri, purpose: Purpose) -> Result<(Arc<Module>, Token), KeyError> {
         let module = self.module(&module::path_in(uri)?)?;
-        let token = token::choose(module.tokens()?, &Wanted::by(uri), purpose, module.path())?;
+        let wanted = Wanted::by(uri);
+        let token = token::choose(module.tokens_for(&wanted)?, &wanted, purpose, module.path())?;
         Ok((module, token))
     }
 
@@ -299,7 +302,7 @@ impl Pkcs11Provider {
             let tokens = self.tokens.lock().unwrap_or_else(PoisonError::into_inner);
             let is_it = |open: &&Arc<OpenToken>| {
                 let token = open.token();
-                let named = token.identity.has_serial() && wanted.fits(&token.identity);
+                let named = token.identity.has_serial() && wanted.fits(token);
                 open.module().path() == path && named && token.is_fit_for(purpose)
             };
             if let Some(open) = tokens.iter().find(is_it) {
@@ -343,7 +346,7 @@ impl Pkcs11Provider {
         let token = self.logged_in(module, found, access, None, reference.held)?;
         let key = token.with(Mode::Read, |lent| {
             let mut elsewhere = elsewhere;
-            let named = match reference.key.as_ref().map(|name| search::by_name(lent, name, token.token())) {
+            let named = match reference.key.as_ref().map(|name| search::by_name_of(lent, name, token.token(), expected)) {
                 // What has the name now may be no key that can be used; the certificate knows which it is.
                 None | Some(Err(Failure::Judged(_))) if expected.is_some() => None,
                 None => None,
@@ -379,7 +382,7 @@ fn pin_source(uri: &KeyUri) -> Result<Option<&str>, KeyError> {
 
 /// Id and label of a new key: what was said, and what the owner makes of the rest. Both readers want an id.
 fn name_for(said: Option<Name>, owner: Option<KeyOwner<'_>>, generation: u32) -> Result<Name, KeyError> {
-    match (said, owner.map(|owner| owner.name(generation))) {
+    match (said.map(|said| said.filled()), owner.map(|owner| owner.name(generation))) {
         (None, Some(derived)) => Ok(Name { id: Some(derived.id.to_vec()), label: Some(derived.label.into_bytes()) }),
         (Some(Name { id: Some(id), label }), derived) => {
             Ok(Name { id: Some(id), label: label.or_else(|| derived.map(|derived| derived.label.into_bytes())) })

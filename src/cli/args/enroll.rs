@@ -350,7 +350,12 @@ pub fn fold(options: &[Given], provider: &dyn KeyProvider, mut uri: KeyUri) -> R
         if holds_a_pin(&value) {
             return Err(usage(format!("--{}: {}", option.flag, UriError::PinValue)));
         }
+        // An empty value says nothing: in a reference it would be a name.
+        if value.is_empty() {
+            continue;
+        }
         match uri.attribute(option.attribute) {
+            None if !typed && option.instead.iter().any(|name| uri.attribute(name).is_some()) => {}
             None => uri.set(option.attribute, value.as_bytes()),
             Some(there) if typed && there != value.as_bytes() => {
                 return Err(usage(format!("--{} and `{}` of --key disagree", option.flag, option.attribute)));

@@ -137,7 +137,8 @@ pub(super) fn translate(error: &Error, place: &str) -> KeyError {
             KeyError::Locked(named(fault).hint(Hint::say("change it with the token's own tool, then run this again")))
         }
         Some(TokenWriteProtected | SessionReadOnly) => {
-            KeyError::Device(named(Fault::new("device_error", format!("{place} cannot be written: {call} failed"))))
+            let fault = named(Fault::new("device_error", format!("{place} cannot be written: {call} failed")));
+            KeyError::Device(fault.hint(Hint::say("make it writable with its own tool, or name a key that is there with --key")))
         }
         Some(FunctionNotSupported) => KeyError::Unavailable(named(Fault::new("module_refused", failed()))),
         Some(DeviceError | GeneralError | FunctionFailed | HostMemory | DeviceMemory) => {

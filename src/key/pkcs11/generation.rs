@@ -3,16 +3,15 @@
 use std::sync::Arc;
 
 use cryptoki::error::{Error, RvError};
-use cryptoki::mechanism::Mechanism;
 
 use super::error::{Failure, is_about_the_template, is_lost, names, rv};
 use super::object::{Name, Object, described};
 use super::pair::{Found, Pair};
 use super::pool::Lent;
+use super::private_key::PrivateKey;
 use super::session::OpenToken;
 use super::template::{Asking, for_the_session, key_pair};
 use crate::key::call::{doing, making_a_key};
-use crate::key::encoding::ecdsa_der;
 use crate::key::{Fault, KeyAlgorithm, KeyError, Rehearsal};
 use crate::text::Hint;
 
@@ -101,26 +100,14 @@ pub(super) fn rehearse(token: &Arc<OpenToken>, lent: &Lent, algorithm: KeyAlgori
     let private = described(&lent.session, private)?.ok_or_else(gone)?;
     let public = described(&lent.session, public)?;
     let made = Made { private, public, opening: lent.opening };
-    let tried = made.pair(lent, &place).and_then(|pair| try_to_sign(lent, &pair, &place));
+    let tried = made.pair(lent, &place).and_then(|pair| {
+        let key = PrivateKey::read(token, lent, pair, None)?;
+        // What is promised of a key that stays is promised of this one too, but for a name.
+        key.must_be_as_asked(algorithm)?;
+        key.must_sign_in(lent)
+    });
     made.discard(lent);
     tried.map(|()| Rehearsal::Done)
-}
-
-/// In the session that has made it: another one may not see it.
-fn try_to_sign(lent: &Lent, pair: &Pair, place: &str) -> Result<(), Failure> {
-    let algorithm = pair.public.algorithm().csr_signature();
-    let message = b"rehearsal";
-    let digest = algorithm.hash().digest(message);
-    let _call = doing("C_Sign");
-    let signature = match pair.public.algorithm().curve() {
-        Some(_) => ecdsa_der(&lent.session.sign(&Mechanism::Ecdsa, pair.private.handle, &digest)?),
-        None => Some(lent.session.sign(&Mechanism::RsaPkcs, pair.private.handle, &algorithm.hash().digest_info(&digest))?),
-    };
-    if signature.is_some_and(|s| pair.public.verifies(algorithm, message, &s)) {
-        return Ok(());
-    }
-    let message = format!("{place} signed a test message, and the signature does not fit the public key that it shows");
-    Err(KeyError::NotAsPromised(Fault::new("signature_wrong", message)).into())
 }
 
 fn refused(error: &Error, place: &str) -> Failure {

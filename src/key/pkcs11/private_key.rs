@@ -24,6 +24,9 @@ use crate::key::{
 };
 use crate::text::Hint;
 
+/// What to do about a token that makes other keys than it was asked for.
+const ANOTHER_TOKEN: &str = "this token does not keep keys as they were asked for: use another";
+
 /// A private key in a token.
 #[derive(Debug)]
 pub(super) struct PrivateKey {
@@ -102,8 +105,15 @@ impl PrivateKey {
         Ok(())
     }
 
-    /// Refuses a key of ours that is not what was asked for.
+    /// Refuses a key of ours that is not what was asked for, or that nothing could find again.
     pub(super) fn must_be_as_promised(&self, asked: KeyAlgorithm) -> Result<(), KeyError> {
+        self.must_be_as_asked(asked)?;
+        let nameless = self.object.id.is_empty() && self.object.label.is_empty();
+        self.must_be(&[("it has neither id nor label, so nothing could find it again", nameless)], ANOTHER_TOKEN)
+    }
+
+    /// Refuses one that is not what was asked for.
+    pub(super) fn must_be_as_asked(&self, asked: KeyAlgorithm) -> Result<(), KeyError> {
         let KeyFacts { sensitive, extractable, always_sensitive, never_extractable, .. } = self.facts;
         let wrong = [
             ("CKA_SENSITIVE is false", sensitive == Answer::No),
@@ -111,12 +121,8 @@ impl PrivateKey {
             ("CKA_ALWAYS_SENSITIVE is false", always_sensitive == Answer::No),
             ("CKA_NEVER_EXTRACTABLE is false", never_extractable == Answer::No),
             ("it is of another type than was asked for", self.public.algorithm() != asked),
-            (
-                "it has neither id nor label, so nothing could find it again",
-                self.object.id.is_empty() && self.object.label.is_empty(),
-            ),
         ];
-        self.must_be(&wrong, "this token does not keep keys as they were asked for: use another")
+        self.must_be(&wrong, ANOTHER_TOKEN)
     }
 
     fn must_be(&self, wrong: &[(&str, bool)], hint: &str) -> Result<(), KeyError> {
@@ -159,20 +165,40 @@ impl PrivateKey {
     }
 
     fn sign_raw(&self, mechanism: &Mechanism<'_>, data: &[u8]) -> Result<Vec<u8>, KeyError> {
-        self.token.with(Mode::Read, |lent| {
-            let handle = self.handle(lent)?;
-            if !self.always_authenticate {
-                let _call = doing("C_Sign");
-                return Ok(lent.session.sign(mechanism, handle, data)?);
-            }
-            // The login stands between C_SignInit and C_Sign, which cryptoki calls together. In two parts there is a gap,
-            // and the modules of YubiKeys (YKCS11 from 2.0, OpenSC) collect what they get in parts.
+        self.token.with(Mode::Read, |lent| self.sign_in(lent, mechanism, data))
+    }
+
+    fn sign_in(&self, lent: &Lent, mechanism: &Mechanism<'_>, data: &[u8]) -> Result<Vec<u8>, Failure> {
+        let handle = self.handle(lent)?;
+        if !self.always_authenticate {
             let _call = doing("C_Sign");
-            lent.session.sign_init(mechanism, handle)?;
-            self.token.login_for_this_operation(lent)?;
-            lent.session.sign_update(data).map_err(|error| self.not_in_parts(error))?;
-            Ok(lent.session.sign_final()?)
-        })
+            return Ok(lent.session.sign(mechanism, handle, data)?);
+        }
+        // The login stands between C_SignInit and C_Sign, which cryptoki calls together. In two parts there is a gap,
+        // and the modules of YubiKeys (YKCS11 from 2.0, OpenSC) collect what they get in parts.
+        let _call = doing("C_Sign");
+        lent.session.sign_init(mechanism, handle)?;
+        self.token.login_for_this_operation(lent)?;
+        lent.session.sign_update(data).map_err(|error| self.not_in_parts(error))?;
+        Ok(lent.session.sign_final()?)
+    }
+
+    /// Signs a message and looks at the signature, in this session: another one may not see the key.
+    pub(super) fn must_sign_in(&self, lent: &Lent) -> Result<(), Failure> {
+        let algorithm = self.public.algorithm().csr_signature();
+        let message = b"rehearsal";
+        let digest = algorithm.hash().digest(message);
+        let signature = match self.public.algorithm().curve() {
+            Some(_) => ecdsa_der(&self.sign_in(lent, &Mechanism::Ecdsa, &digest)?),
+            None => Some(self.sign_in(lent, &Mechanism::RsaPkcs, &algorithm.hash().digest_info(&digest))?),
+        };
+        if signature.is_some_and(|s| self.public.verifies(algorithm, message, &s)) {
+            return Ok(());
+        }
+        let place = self.token.token();
+        let message = format!("{place} signed a test message, and the signature does not fit the public key that it shows");
+        let hint = Hint::say("the device is faulty, or shows another key than it has made: use another");
+        Err(KeyError::NotAsPromised(Fault::new("signature_wrong", message).hint(hint)).into())
     }
 }
 

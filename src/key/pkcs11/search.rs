@@ -24,6 +24,11 @@ pub(super) fn by_name(lent: &Lent, name: &Name, token: &Token) -> Result<Option<
     Found::by(&lent.session, name)?.pair(&lent.session, name, &token.to_string())
 }
 
+/// The pair of that name, whose public key is `expected` if the token shows none.
+pub(super) fn by_name_of(lent: &Lent, name: &Name, token: &Token, expected: Option<&PublicKey>) -> Result<Option<Pair>, Failure> {
+    Found::by(&lent.session, name)?.pair_of(&lent.session, name, &token.to_string(), expected)
+}
+
 /// The pair of that name.
 ///
 /// # Errors
