@@ -5,6 +5,7 @@
 
 pub mod answer;
 pub mod session;
+pub mod signer;
 
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
@@ -19,6 +20,7 @@ use crate::trust::{Channel, TrustError};
 
 pub use answer::{Answer, ControllerError, Failure, Outcome, Refusal};
 pub use session::Session;
+pub use signer::Signer;
 
 const API: &str = "/edge/client/v1";
 /// Exactly this value: controllers up to 1.4 compare the whole header line.

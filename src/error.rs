@@ -15,7 +15,7 @@ use crate::files::{FileError, FileErrorKind};
 use crate::http::{HttpError, HttpErrorKind};
 use crate::identity::IdentityError;
 use crate::journal::JournalError;
-use crate::jwt::TokenError;
+use crate::jwt::{Method, TokenError};
 use crate::key::{KeyError, KeyUri};
 use crate::text::Hint;
 use crate::trust::TrustError;
@@ -104,6 +104,8 @@ pub enum Error {
     /// The very first request was answered with "no such token".
     #[error("the token is not valid at the controller: it was used by someone else, refreshed, or never valid there")]
     Gone {
+        /// How it enrolls.
+        method: Method,
         /// The identity, where the token names one.
         subject: Option<String>,
         /// The controller's words.

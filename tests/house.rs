@@ -51,6 +51,7 @@ const CORRIDORS: &[(&str, &[&str])] = &[
     ("verify", &[]),
     ("inspect", &[]),
     ("keys", &[]),
+    ("signers", &[]),
     ("doctor", &["enroll"]),
     ("status", &["enroll", "verify"]),
 ];

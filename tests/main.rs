@@ -7,9 +7,12 @@ mod enroll;
 mod golden;
 mod hostile_controller;
 mod house;
+mod idp_token;
 mod key_providers;
 mod key_types;
+mod network;
 mod outside_judges;
+mod password;
 mod proxy;
 #[cfg(feature = "tpm")]
 mod tpm;

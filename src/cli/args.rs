@@ -5,6 +5,8 @@ mod keys;
 mod limits;
 mod proxy;
 mod resume;
+mod secret;
+mod signers;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -25,6 +27,7 @@ use limits::LimitArgs;
 pub use limits::Limits;
 pub use proxy::ProxyArgs;
 use resume::ResumeArgs;
+pub use signers::SignersArgs;
 
 /// A command line, read.
 #[derive(Debug)]
@@ -67,6 +70,8 @@ pub enum Command {
     ListTokens(OfKeys),
     /// `list keys`.
     ListKeys(OfKeys),
+    /// `list signers`.
+    ListSigners(Box<SignersArgs>),
     /// `key create`.
     CreateKey(OfKeys),
     /// `key delete`.
@@ -94,6 +99,7 @@ impl Command {
             Self::Doctor(_)
             | Self::ListTokens(_)
             | Self::ListKeys(_)
+            | Self::ListSigners(_)
             | Self::Verify { .. }
             | Self::Inspect { .. }
             | Self::Status { .. }
@@ -164,6 +170,8 @@ enum ListWhat {
     Tokens(KeyArgs),
     /// Private keys of a token or device, with what rules each out
     Keys(KeyArgs),
+    /// Identity providers whose tokens the controller takes; no login is made
+    Signers(SignersArgs),
 }
 
 #[derive(Debug, Subcommand)]
@@ -271,6 +279,10 @@ impl Args {
             }
             TypedCommand::List { what: ListWhat::Keys(typed) } => {
                 (typed.pins.clone(), typed.limits.clone(), Command::ListKeys(OfKeys { typed, options }))
+            }
+            TypedCommand::List { what: ListWhat::Signers(typed) } => {
+                proxy = Some(typed.proxy.clone());
+                (PinArgs::default(), typed.limits.clone(), Command::ListSigners(Box::new(typed)))
             }
             TypedCommand::Key { what: KeyWhat::Create(typed) } => {
                 (typed.pins.clone(), typed.limits.clone(), Command::CreateKey(OfKeys { typed, options }))

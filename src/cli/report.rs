@@ -7,6 +7,7 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use serde_json::{Map, Value, json};
+use ziti_enroller::controller::Signer;
 use ziti_enroller::error::{Error, Spent};
 use ziti_enroller::flow::doctor::Check;
 use ziti_enroller::flow::enroll::Enrolled;
@@ -104,13 +105,14 @@ pub fn failure(error: &Error, format: Format, stdout: Option<File>) -> ExitCode 
 fn readers(done: &Done) -> Option<&Readers> {
     match done {
         Done::Enroll(e) | Done::Resume(e) => Some(&e.readers),
-        Done::Inspect(Inspected::Identity { readers, .. }) => Some(readers),
+        Done::Inspect(Inspected::Identity { readers, .. } | Inspected::Network { readers, .. }) => Some(readers),
         Done::Verify(_)
         | Done::Inspect(_)
         | Done::Doctor(_)
         | Done::Status(_)
         | Done::ListTokens(_)
         | Done::ListKeys(_)
+        | Done::ListSigners(_)
         | Done::CreateKey(_)
         | Done::DeleteKey(_)
         | Done::Version { .. } => None,
@@ -176,6 +178,10 @@ fn words(done: &Done) -> String {
         Done::Doctor(diagnosis) => diagnosis.checks.iter().map(check).collect(),
         Done::ListTokens(list) => list.tokens.iter().map(token).collect(),
         Done::ListKeys(list) => list.keys.iter().map(key).collect(),
+        Done::ListSigners(list) if list.signers.is_empty() => {
+            format!("{} takes tokens of no identity provider\n", list.controller)
+        }
+        Done::ListSigners(list) => list.signers.iter().map(signer).collect(),
         Done::CreateKey(made) => format!("{}\n", made.reference),
         Done::DeleteKey(gone) => format!("destroyed {}\n", gone.reference),
         Done::Verify(v) => format!(
@@ -205,6 +211,11 @@ fn words(done: &Done) -> String {
                 reader_lines(readers)
             )
         }
+        Done::Inspect(Inspected::Network { apis, anchors, readers }) => format!(
+            "network, without an identity\n  controller: {}\n  CA certificates: {anchors}\n{}",
+            apis.join(", "),
+            reader_lines(readers)
+        ),
         Done::Inspect(Inspected::Certificates { certificates }) => certificates.iter().map(certificate).collect(),
     }
 }
@@ -220,7 +231,8 @@ fn enrolled(e: &Enrolled) -> String {
         format!("{made} {} key {place}", key.algorithm)
     });
     let until = e.certificate.as_ref().map(|c| format!("certificate until {}", c.not_after));
-    let facts: Vec<String> = key.into_iter().chain(until).collect();
+    let username = e.username.as_ref().map(|name| format!("logs in as `{name}` with the password"));
+    let facts: Vec<String> = key.into_iter().chain(until).chain(username).collect();
     let facts = if facts.is_empty() { String::new() } else { format!(" ({})", facts.join(", ")) };
     let who = e.identity.id.as_ref().map(|id| format!(" {id}")).unwrap_or_default();
     format!("enrolled{who} at {}: {}{facts}\n{}", e.identity.controller, e.identity.file, reader_lines(&e.readers))
@@ -230,6 +242,7 @@ fn path_status(path: &PathStatus) -> String {
     let state = match &path.state {
         State::Nothing => "nothing is there".to_owned(),
         State::Enrolled(certificate) => format!("enrolled, certificate until {}", certificate.not_after),
+        State::Network => "a network without an identity".to_owned(),
         State::Unfinished { stage, subject, token_spent } => {
             let spent = match token_spent {
                 Spent::No => "the token is not spent",
@@ -273,6 +286,19 @@ fn key(k: &KeyListing) -> String {
     let kind = k.algorithm.as_deref().unwrap_or("unknown type");
     let obstacle = k.obstacle.as_ref().map(|o| format!("  not usable: {o}\n")).unwrap_or_default();
     format!("{}\n  {kind}\n{obstacle}", k.reference)
+}
+
+fn signer(s: &Signer) -> String {
+    let ways: Vec<&str> = [(s.enroll_to_cert, "a certificate"), (s.enroll_to_token, "logins with its tokens")]
+        .into_iter()
+        .filter_map(|(can, what)| can.then_some(what))
+        .collect();
+    let ways = if ways.is_empty() { "nothing".to_owned() } else { ways.join(" or ") };
+    let more = [("audience", &s.audience), ("client id", &s.client_id), ("asked for a token at", &s.external_auth_url)];
+    let more: String = more.iter().filter_map(|(name, value)| Some(format!("  {name}: {}\n", value.as_ref()?))).collect();
+    let scopes: Vec<&str> = s.scopes.iter().map(|scope| scope.as_str()).collect();
+    let scopes = if scopes.is_empty() { String::new() } else { format!("  scopes: {}\n", scopes.join(" ")) };
+    format!("{} `{}`\n  its tokens enroll to: {ways}\n{more}{scopes}", s.id, s.name)
 }
 
 fn certificate(c: &Certificate) -> String {

@@ -3,6 +3,8 @@
 //! Each check says what was tried, what was found, and what to do. One that stands on another that failed is left out, and
 //! so no PIN is tried while the controller is not trusted.
 
+use std::sync::Arc;
+
 use serde::Serialize;
 
 use super::World;
@@ -84,6 +86,10 @@ pub fn doctor(request: &Request, world: &World<'_>) -> Diagnosis {
         }),
     );
     diagnosis.add("output", enroll::try_output(request));
+    if !token.method().brings().a_key() {
+        try_controller(&mut diagnosis, request, token, None, world);
+        return diagnosis;
+    }
     let uri = request.key.uri();
     let key_error = |source| Error::Key { uri: Box::new(uri.clone()), source, spent: Spent::No };
     let provider = match world.providers.of(uri) {
@@ -112,13 +118,24 @@ pub fn doctor(request: &Request, world: &World<'_>) -> Diagnosis {
     if !fits {
         return diagnosis;
     }
-    let met = handshake::meet(token, request.given.as_ref(), shown.as_ref(), world);
-    let met = met.map(|t| format!("{} is {}; it has {} CA certificates", token.issuer(), how(&t), t.anchors.count()));
-    let controller = diagnosis.add("controller", met);
+    let controller = try_controller(&mut diagnosis, request, token, shown.as_ref(), world);
     if device && controller && shown.is_none() {
         diagnosis.add("key", try_key(request, token, world).map_err(key_error));
     }
     diagnosis
+}
+
+fn try_controller(
+    diagnosis: &mut Diagnosis,
+    request: &Request,
+    token: &Arc<UnverifiedToken>,
+    client: Option<&ClientAuth>,
+    world: &World<'_>,
+) -> bool {
+    let met = handshake::meet(token, request.given.as_ref(), client, world);
+    let how = |trust: &Trust| if token.is_signed() { how(trust) } else { "what the given CA certificates say" };
+    let met = met.map(|t| format!("{} is {}; it has {} CA certificates", token.issuer(), how(&t), t.anchors.count()));
+    diagnosis.add("controller", met)
 }
 
 fn how(trust: &Trust) -> &'static str {

@@ -9,6 +9,8 @@ use super::enroll::{self, Standing};
 use super::verify::read_identity;
 use crate::error::{Error, Spent};
 use crate::files;
+use crate::identity::{self, Network};
+use crate::jwt::{Brings, Method};
 use crate::text::shell_word;
 
 /// Where each of the paths stands.
@@ -37,6 +39,8 @@ pub enum State {
     Nothing,
     /// An identity is in place.
     Enrolled(CertificateSummary),
+    /// A file without an identity: where a network is, and whom to trust there.
+    Network,
     /// An enrollment has not ended.
     Unfinished {
         /// The stage that it reached.
@@ -75,6 +79,9 @@ fn one(path: &Path) -> Result<PathStatus, Error> {
             (State::Unfinished { stage, subject, token_spent: spent }, Some(next))
         }
         Ok(None) if !file.exists() => (State::Nothing, None),
+        Ok(None) if files::read_file(&file, identity::LARGEST).is_ok_and(|text| Network::is_all_of(&text)) => {
+            (State::Network, None)
+        }
         Ok(None) => match read_identity(&file).map(|identity| identity.chain.summary()) {
             Ok(Ok(summary)) => (State::Enrolled(CertificateSummary::from(&summary)), None),
             Ok(Err(error)) => (State::Unreadable(error.to_string()), None),
@@ -89,8 +96,12 @@ fn next_command(standing: &Standing, name: &str) -> String {
     if standing.stage == "lost" {
         return format!("ziti-enroller resume {name} --certificate FILE");
     }
-    match &standing.token_file {
-        Some(_) => format!("ziti-enroller resume {name}"),
-        None => format!("ziti-enroller resume {name} --jwt -"),
-    }
+    let token = match (&standing.token_file, standing.method.map(Method::brings)) {
+        (_, Some(Brings::IdpToken)) => " --idp-token FILE",
+        (Some(_), Some(Brings::Password)) => " --password-file FILE",
+        (None, Some(Brings::Password)) => " --jwt - --password-file FILE",
+        (Some(_), _) => "",
+        (None, _) => " --jwt -",
+    };
+    format!("ziti-enroller resume {name}{token}")
 }

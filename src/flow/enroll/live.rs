@@ -247,7 +247,7 @@ impl<'a> Live<'a> {
         let intent = &stage.trusted.intent;
         let submission = match intent.method.brings() {
             Brings::Csr => Submission::Csr(self.request_for(stage)?),
-            Brings::IdpToken => Submission::IdpToken { csr: self.request_for(stage)?, issuer: None },
+            Brings::IdpToken => Submission::IdpToken { csr: self.request_for(stage)?, issuer: intent.issuer.clone() },
             Brings::Certificate => {
                 let chain = self.own_certificate(intent, None)?.chain().clone();
                 Submission::Certificate { chain, name: intent.name.clone() }

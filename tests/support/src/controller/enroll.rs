@@ -5,6 +5,7 @@ use super::answers::{Answer, Ending};
 use super::core::Core;
 use super::csr::{self, Csr};
 use super::misbehave::Fault;
+use super::password;
 use super::store::{Authenticator, Enrollment, Unusable, short_id};
 use super::wire::Incoming;
 use crate::pki::{self, Key, KeyType, Leaf, pem, sha1_hex, spki_of};
@@ -21,6 +22,9 @@ struct Submission {
 }
 
 pub(crate) fn answer(core: &Core, request: &Incoming, json_form: bool) -> Answer {
+    if request.parameter("method") == Some("updb") {
+        return password::answer(core, request);
+    }
     let submission = match submission(core, request, json_form) {
         Ok(submission) => submission,
         Err(refusal) => return *refusal,
@@ -104,7 +108,7 @@ fn submission(core: &Core, request: &Incoming, json_form: bool) -> Result<Submis
 }
 
 /// Faults that keep the token.
-fn early_fault(core: &Core) -> Option<Answer> {
+pub(crate) fn early_fault(core: &Core) -> Option<Answer> {
     let faults = &core.faults;
     if faults.has(&Fault::SilentPost) {
         return Some(Answer::none(Ending::Hold));
@@ -150,15 +154,15 @@ fn enroll(core: &Core, request: &Incoming, submission: &Submission) -> Result<An
         ("COULD_NOT_PROCESS_CSR", Answer::error_because("COULD_NOT_PROCESS_CSR", &cause))
     })?;
     csr.oddities.iter().for_each(|oddity| core.recorder.violation(format!("enroll: {oddity}")));
-    let (authenticator, chain) = issue(core, submission, &enrollment, &csr);
+    let (authenticator, chain) = issue(core, &submission.token, &enrollment, &csr);
     if !core.store.spend(&submission.token, authenticator) {
         return Err(refuse("NOT_FOUND")); // somebody else was faster between our look and now
     }
-    Ok(success(core, request, &chain))
+    Ok(success(core, request, &chain, false))
 }
 
 /// The certificate, with what the faults spoil in it, and its chain as PEM blocks.
-fn issue(core: &Core, submission: &Submission, enrollment: &Enrollment, csr: &Csr) -> (Authenticator, Vec<String>) {
+pub(crate) fn issue(core: &Core, token: &str, enrollment: &Enrollment, csr: &Csr) -> (Authenticator, Vec<String>) {
     let faults = &core.faults;
     let mut leaf = Leaf::client(&csr.subject);
     if core.options.like == Like::V2_1 {
@@ -182,7 +186,7 @@ fn issue(core: &Core, submission: &Submission, enrollment: &Enrollment, csr: &Cs
         id: short_id(),
         identity_id: enrollment.identity_id.clone(),
         identity_name: enrollment.identity_name.clone(),
-        jti: submission.token.clone(),
+        jti: token.into(),
         fingerprint_sha1: sha1_hex(&certificate),
         cert_pem: chain.concat(),
         spki_der: spki_of(&certificate),
@@ -192,8 +196,8 @@ fn issue(core: &Core, submission: &Submission, enrollment: &Enrollment, csr: &Cs
     (authenticator, chain)
 }
 
-/// The token is spent; what the client hears of it is another matter.
-fn success(core: &Core, request: &Incoming, chain: &[String]) -> Answer {
+/// The token is spent; what the client hears of it is another matter. `with_ca`: the CA certificates too.
+pub(crate) fn success(core: &Core, request: &Incoming, chain: &[String], with_ca: bool) -> Answer {
     let faults = &core.faults;
     if faults.has(&Fault::DropPostAfter) {
         return Answer::none(Ending::Drop);
@@ -228,6 +232,10 @@ fn success(core: &Core, request: &Incoming, chain: &[String]) -> Answer {
         if !faults.has(&Fault::NoCert) {
             data["cert"] = cert.into();
         }
+        if with_ca {
+            let ca: String = core.network.certificates().iter().map(|der| format!("\n{}", pem("CERTIFICATE", der))).collect();
+            data["ca"] = ca.into();
+        }
         if core.options.like == Like::V2_1 {
             data["controllers"] = json!([itself(core)]);
         }
@@ -241,7 +249,7 @@ fn success(core: &Core, request: &Incoming, chain: &[String]) -> Answer {
 }
 
 /// The element that a single controller makes of itself for `controllers`.
-fn itself(core: &Core) -> Value {
+pub(crate) fn itself(core: &Core) -> Value {
     let shown = core.shown();
     let client = json!([{"url": format!("{}/edge/client/v1", core.url), "version": "v1"}]);
     json!({
