@@ -55,6 +55,8 @@ pub enum Done {
     /// `key delete`.
     #[serde(rename = "key delete")]
     DeleteKey(flow::keys::Deleted),
+    /// `csr`.
+    Csr(flow::request::Requested),
     /// `verify`.
     Verify(flow::verify::Verified),
     /// `inspect`.
@@ -79,6 +81,7 @@ impl Done {
             | Self::ListSigners(_)
             | Self::CreateKey(_)
             | Self::DeleteKey(_)
+            | Self::Csr(_)
             | Self::Verify(_)
             | Self::Inspect(_)
             | Self::Version { .. } => 0,
@@ -157,6 +160,10 @@ pub fn run(args: Args, inherited: Inherited, stdout: Option<&File>) -> Result<Do
                 ask::must_agree(&format!("destroy {doomed}, and every identity that refers to it"))?;
             }
             flow::keys::delete(&doomed, &world).map(Done::DeleteKey)
+        }
+        Command::Csr(asked) => {
+            let (signer, wanted) = (asked.signer(&world.providers)?, asked.wanted()?);
+            flow::request::request(&signer, &wanted, asked.typed.out.as_deref(), asked.typed.force, &world).map(Done::Csr)
         }
         Command::Verify { identity } => flow::verify::verify(&identity, &world).map(Done::Verify),
         Command::Inspect { file } => flow::inspect::inspect(&file, &world).map(Done::Inspect),

@@ -153,6 +153,9 @@ pub enum Error {
         /// The token.
         spent: Spent,
     },
+    /// A file that was asked for, beside identities.
+    #[error("cannot write the request")]
+    Output(#[source] FileError),
     /// The journal of the work folder.
     #[error("cannot keep the journal of this enrollment")]
     Journal {
@@ -258,6 +261,7 @@ impl Error {
             Self::OutcomeUnknown { .. } | Self::AnswerLost { .. } => 33,
             Self::Issued { .. } => 40,
             Self::Local { source, spent } => file_exit_code(source, *spent),
+            Self::Output(source) => file_exit_code(source, Spent::No),
             Self::Unkept { .. } => 51,
             Self::Journal { source: JournalError::File(source), spent } => file_exit_code(source, *spent),
             Self::Journal { source: JournalError::Damaged { .. }, .. } => 51,
@@ -290,6 +294,7 @@ impl Error {
             Self::Unkept { source, .. }
             | Self::Local { source, .. }
             | Self::Read(source)
+            | Self::Output(source)
             | Self::Journal { source: JournalError::File(source), .. } => file_code(source).into(),
             Self::Journal { source: JournalError::Damaged { .. }, .. } => "journal_damaged".into(),
             Self::OtherToken { .. } => "output_in_use".into(),
@@ -325,6 +330,7 @@ impl Error {
             | Self::OtherToken { .. }
             | Self::Identity { .. }
             | Self::Read(_)
+            | Self::Output(_)
             | Self::Unexpected(_) => Spent::No,
         }
     }
@@ -354,6 +360,7 @@ impl Error {
             | Self::OtherToken { .. }
             | Self::Identity { .. }
             | Self::Read(_)
+            | Self::Output(_)
             | Self::Login { .. }
             | Self::LoginNeedsMore
             | Self::Interrupted { .. }

@@ -7,6 +7,7 @@ pub mod doctor;
 pub mod enroll;
 pub mod inspect;
 pub mod keys;
+pub mod request;
 pub mod signers;
 pub mod status;
 pub mod verify;

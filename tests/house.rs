@@ -53,6 +53,8 @@ const CORRIDORS: &[(&str, &[&str])] = &[
     ("keys", &[]),
     ("signers", &[]),
     ("doctor", &["enroll"]),
+    // It may make a key first.
+    ("request", &["keys"]),
     ("status", &["enroll", "verify"]),
 ];
 

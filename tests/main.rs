@@ -10,6 +10,7 @@ mod house;
 mod idp_token;
 mod key_providers;
 mod key_types;
+mod methods;
 mod network;
 mod outside_judges;
 mod password;

@@ -4,6 +4,7 @@ pub mod enroll;
 mod keys;
 mod limits;
 mod proxy;
+mod request;
 mod resume;
 mod secret;
 mod signers;
@@ -26,6 +27,7 @@ pub use keys::OfKeys;
 use limits::LimitArgs;
 pub use limits::Limits;
 pub use proxy::ProxyArgs;
+use request::{CsrArgs, Request};
 use resume::ResumeArgs;
 pub use signers::SignersArgs;
 
@@ -76,6 +78,8 @@ pub enum Command {
     CreateKey(OfKeys),
     /// `key delete`.
     DeleteKey(OfKeys),
+    /// `csr`.
+    Csr(Box<Request>),
     /// `verify`.
     Verify {
         /// The identity file.
@@ -95,7 +99,7 @@ impl Command {
     pub fn after_an_interruption(&self) -> &'static str {
         match self {
             Self::Enroll(_) | Self::Resume(_) => "run the same command again: it goes on from where it stopped",
-            Self::CreateKey(_) | Self::DeleteKey(_) => "look with `ziti-enroller list keys` at what is there now",
+            Self::CreateKey(_) | Self::DeleteKey(_) | Self::Csr(_) => "look with `ziti-enroller list keys` at what is there now",
             Self::Doctor(_)
             | Self::ListTokens(_)
             | Self::ListKeys(_)
@@ -158,6 +162,8 @@ enum TypedCommand {
         #[command(subcommand)]
         what: KeyWhat,
     },
+    /// Write a request for the certificate of another CA, signed by a key wherever it lives
+    Csr(CsrArgs),
     /// Say what a token, an identity or a certificate says; offline
     Inspect(InspectArgs),
     /// Print the version
@@ -294,6 +300,9 @@ impl Args {
                 proxy = Some(typed.proxy);
                 (typed.pins, typed.limits, Command::Verify { identity: typed.identity })
             }
+            TypedCommand::Csr(typed) => {
+                (typed.pins.clone(), typed.limits.clone(), Command::Csr(Box::new(Request { typed, options })))
+            }
             TypedCommand::Inspect(typed) => (PinArgs::default(), LimitArgs::default(), Command::Inspect { file: typed.file }),
             TypedCommand::Version => (PinArgs::default(), LimitArgs::default(), Command::Version),
         };
@@ -337,6 +346,7 @@ fn command(providers: &Providers) -> clap::Command {
     Typed::command()
         .mut_subcommand("enroll", with_options)
         .mut_subcommand("doctor", with_options)
+        .mut_subcommand("csr", with_options)
         .mut_subcommand("list", |list| list.mut_subcommand("tokens", with_options).mut_subcommand("keys", with_options))
         .mut_subcommand("key", |key| key.mut_subcommand("create", with_options).mut_subcommand("delete", with_options))
 }

@@ -115,6 +115,7 @@ fn readers(done: &Done) -> Option<&Readers> {
         | Done::ListSigners(_)
         | Done::CreateKey(_)
         | Done::DeleteKey(_)
+        | Done::Csr(_)
         | Done::Version { .. } => None,
     }
 }
@@ -183,6 +184,13 @@ fn words(done: &Done) -> String {
         }
         Done::ListSigners(list) => list.signers.iter().map(signer).collect(),
         Done::CreateKey(made) => format!("{}\n", made.reference),
+        Done::Csr(request) => match &request.file {
+            None => request.csr.as_pem().to_owned(),
+            Some(file) => {
+                let made = if request.created { "new" } else { "existing" };
+                format!("{file}: a request by the {made} {} key {}\n", request.key.algorithm, request.key.reference)
+            }
+        },
         Done::DeleteKey(gone) => format!("destroyed {}\n", gone.reference),
         Done::Verify(v) => format!(
             "{} is `{}` ({}) at {} {}: logged in with its {} key, certificate until {}\n",
@@ -197,8 +205,10 @@ fn words(done: &Done) -> String {
         Done::Inspect(Inspected::Token { controller, subject, method, algorithm, signer_sha1, expires, expired }) => {
             let signer = signer_sha1.as_ref().map(|s| format!(" by the certificate {s}")).unwrap_or_default();
             let until = expires.as_ref().map(|e| format!("{} {e}", if *expired { "expired" } else { "valid until" }));
+            // That of the network names nobody.
+            let whose = if *subject == format!("{controller}/") { String::new() } else { format!("  identity: {subject}\n") };
             format!(
-                "enrollment token, not verified\n  controller: {controller}\n  identity: {subject}\n  method: {method}\n  \
+                "enrollment token, not verified\n  controller: {controller}\n{whose}  method: {method}\n  \
                  signed: {algorithm}{signer}\n  {}\n",
                 until.unwrap_or_else(|| "without an end".into())
             )

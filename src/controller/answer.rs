@@ -167,9 +167,19 @@ impl Outcome {
         ];
         gone.contains(&refusal.code.as_str())
     }
+
+    /// Whether a refusal says that an identity has this very certificate already.
+    pub fn is_in_use(refusal: &Refusal) -> bool {
+        refusal.code.as_str() == "CERT_IN_USE"
+    }
 }
 
 impl Answer {
+    /// In place of an answer that was lost, where a login has shown that the enrollment was done.
+    pub fn settled() -> Self {
+        Self { status: 200, content_type: None, retry_after: None, session: None, body: br#"{"data":{},"meta":{}}"#.to_vec() }
+    }
+
     /// `data` of a successful envelope.
     pub(super) fn data<T: DeserializeOwned>(&self) -> Result<T, ControllerError> {
         #[derive(Deserialize)]

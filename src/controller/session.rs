@@ -15,6 +15,8 @@ pub struct Session<'c> {
     pub needs_more: bool,
     /// The chain that we send lacks an intermediate (from 1.6.2).
     pub chain_incomplete: bool,
+    /// The id of the identity that has logged in.
+    pub identity: Option<Printable>,
 }
 
 /// Who the controller says that we are.
@@ -36,6 +38,7 @@ struct Login {
     auth_queries: Vec<serde_json::Value>,
     #[serde(default)]
     improper_client_cert_chain: bool,
+    identity_id: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -70,7 +73,8 @@ impl<'c> Session<'c> {
             return Err(ControllerError::Form("a login without a session"));
         }
         let (needs_more, chain_incomplete) = (!login.auth_queries.is_empty(), login.improper_client_cert_chain);
-        Ok(Self { controller, token, needs_more, chain_incomplete })
+        let identity = login.identity_id.as_deref().map(Printable::new);
+        Ok(Self { controller, token, needs_more, chain_incomplete, identity })
     }
 
     /// `GET current-identity`.

@@ -46,6 +46,7 @@ impl Error {
                 Some(Hint::say("the key and the answer are kept; ask the controller's administrator what it has issued"))
             }
             Self::Local { source, spent } => file_hint(source, *spent),
+            Self::Output(source) => file_hint(source, Spent::No),
             Self::Journal { source: JournalError::File(source), spent } => file_hint(source, *spent),
             Self::Journal { source: JournalError::Damaged { .. }, .. } => {
                 Some(Hint::say("move its folder away to begin anew; the token may be spent"))

@@ -13,7 +13,7 @@ use super::enroll::{self, Request, handshake};
 use crate::certificate::rfc3339;
 use crate::error::{Error, Spent};
 use crate::jwt::{Brings, TokenError, UnverifiedToken};
-use crate::key::{KeyError, KeyOwner, NewKey, Rehearsal};
+use crate::key::{Key, KeyAlgorithm, KeyError, KeyOwner, KeyPlan, KeyUri, NewKey, Rehearsal};
 use crate::tls::ClientAuth;
 use crate::trust::Trust;
 
@@ -106,7 +106,7 @@ pub fn doctor(request: &Request, world: &World<'_>) -> Diagnosis {
             device
                 && diagnosis.add(
                     "certificate",
-                    try_certificate(request, world).map(|client| {
+                    try_certificate(request, token, world).map(|client| {
                         let found = format!("it is for {} key {}", client.key().public_key().algorithm(), client.key().uri());
                         shown = Some(client);
                         found
@@ -143,14 +143,16 @@ fn how(trust: &Trust) -> &'static str {
 }
 
 /// One login; the key of the certificate is opened, and both are found to fit. What lies there is neither made nor changed.
-fn try_certificate(request: &Request, world: &World<'_>) -> Result<ClientAuth, Error> {
+fn try_certificate(request: &Request, token: &UnverifiedToken, world: &World<'_>) -> Result<ClientAuth, Error> {
     let uri = request.key.uri();
     let key_error = |source| Error::Key { uri: Box::new(uri.clone()), source, spent: Spent::No };
-    let provider = world.providers.of(uri).map_err(key_error)?;
-    let key = provider.open(uri, &world.access).map_err(key_error)?;
-    let wish = request.certificate.as_ref().unwrap_or(&CertificateWish::Beside);
-    let chain = handshake::certificate(wish, &key, world)?;
-    Ok(ClientAuth::new(chain, key))
+    match look_for(request, token, world).map_err(key_error)? {
+        Planned::There(key) => {
+            let wish = request.certificate.as_ref().unwrap_or(&CertificateWish::Beside);
+            Ok(ClientAuth::new(handshake::certificate(wish, &key, world)?, key))
+        }
+        Planned::ToBeMade { plan, .. } => Err(key_error(handshake::no_key(&plan.uri))),
+    }
 }
 
 fn found_by(provider: &str) -> String {
@@ -159,11 +161,28 @@ fn found_by(provider: &str) -> String {
 
 /// One login; the key is opened, or a name for it is found and a key that leaves nothing behind is made in its place.
 fn try_key(request: &Request, token: &UnverifiedToken, world: &World<'_>) -> Result<String, KeyError> {
+    let (plan, within, algorithm) = match look_for(request, token, world)? {
+        Planned::There(key) => return Ok(format!("{} key {} signs", key.public_key().algorithm(), key.uri())),
+        Planned::ToBeMade { plan, within, algorithm } => (plan, within, algorithm),
+    };
+    match world.providers.of(within)?.rehearse(within, algorithm, &world.access)? {
+        Rehearsal::Done => {
+            Ok(format!("a {algorithm} key can be made as {}; one that leaves nothing behind has signed", plan.uri))
+        }
+        Rehearsal::NotHere(why) => Ok(format!("a {algorithm} key can be made as {}; not rehearsed: {why}", plan.uri)),
+    }
+}
+
+enum Planned<'a> {
+    There(Arc<dyn Key>),
+    ToBeMade { plan: KeyPlan, within: &'a KeyUri, algorithm: KeyAlgorithm },
+}
+
+fn look_for<'a>(request: &'a Request, token: &UnverifiedToken, world: &World<'_>) -> Result<Planned<'a>, KeyError> {
     let access = &world.access;
     let provider = world.providers.of(request.key.uri())?;
-    let describe = |key: &dyn crate::key::Key| format!("{} key {} signs", key.public_key().algorithm(), key.uri());
     let (within, algorithm, reuse) = match &request.key {
-        KeyWish::Existing(uri) => return provider.open(uri, access).map(|key| describe(&*key)),
+        KeyWish::Existing(uri) => return provider.open(uri, access).map(Planned::There),
         KeyWish::New { within, algorithm, reuse } => (within, *algorithm, *reuse),
     };
     let origin = token.issuer().to_string();
@@ -171,12 +190,7 @@ fn try_key(request: &Request, token: &UnverifiedToken, world: &World<'_>) -> Res
     let owner = token.identity().map(|subject| KeyOwner { origin: &origin, subject });
     let plan = provider.plan(&NewKey { within, owner, algorithm, reuse, work: &folder, identity: &out }, access)?;
     if plan.there_already {
-        return provider.open(&plan.uri, access).map(|key| describe(&*key));
+        return provider.open(&plan.uri, access).map(Planned::There);
     }
-    match provider.rehearse(within, algorithm, access)? {
-        Rehearsal::Done => {
-            Ok(format!("a {algorithm} key can be made as {}; one that leaves nothing behind has signed", plan.uri))
-        }
-        Rehearsal::NotHere(why) => Ok(format!("a {algorithm} key can be made as {}; not rehearsed: {why}", plan.uri)),
-    }
+    Ok(Planned::ToBeMade { plan, within, algorithm })
 }

@@ -10,8 +10,8 @@ use aws_lc_rs::digest::Digest;
 use aws_lc_rs::encoding::{AsDer, Pkcs8V1Der};
 use aws_lc_rs::rsa::KeySize;
 use aws_lc_rs::signature::{self, EcdsaKeyPair, KeyPair as _, RsaKeyPair};
-use rustls::pki_types::PrivateKeyDer;
 use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use secrecy::{ExposeSecret, SecretString};
 use zeroize::Zeroizing;
 
@@ -295,6 +295,12 @@ impl Key for FileKey {
 
     fn facts(&self) -> Result<KeyFacts, KeyError> {
         Ok(KeyFacts::of_a_file())
+    }
+
+    /// Those in the same file.
+    fn certificates(&self) -> Result<Vec<Vec<u8>>, KeyError> {
+        let blocks = CertificateDer::pem_slice_iter(self.pem.expose_secret().as_bytes());
+        Ok(blocks.filter_map(Result::ok).map(|der| der.to_vec()).collect())
     }
 }
 

@@ -4,6 +4,7 @@
 //! holds has a grammar of its own. The provider owns loaded modules and logged-in tokens for as long as it lives, so a
 //! thousand keys cost one login. The module is loaded at run time; nothing is linked.
 
+mod certificate;
 mod error;
 mod generation;
 mod known;

@@ -15,7 +15,7 @@ use ziti_enroller::flow::enroll::Request;
 use ziti_enroller::flow::enroll::stage::{CertificateWish, KeyWish};
 use ziti_enroller::flow::{Event, Watch};
 use ziti_enroller::identity::{self, IdentityError};
-use ziti_enroller::jwt::{self, Method, TokenError, UnverifiedToken};
+use ziti_enroller::jwt::{self, Brings, Method, TokenError, UnverifiedToken};
 use ziti_enroller::key::uri::UriError;
 use ziti_enroller::key::{KeyAlgorithm, KeyProvider, KeyReference, KeyUri, Providers};
 use ziti_enroller::text::Hint;
@@ -137,6 +137,7 @@ impl Enroll {
         let (token, token_file) = self.token(inherited, watch)?;
         let token = Arc::new(together(token, idp.as_ref())?);
         self.check_method(token.method(), &key, providers)?;
+        self.mind_the_certificate(&token, &key, providers, watch)?;
         let out = match (&self.typed.out, &token_file) {
             (Some(out), _) => out.clone(),
             (None, Some(file)) => output_of(file)?,
@@ -250,11 +251,70 @@ impl Enroll {
 
     /// Which key was asked for.
     pub fn key_wish(&self, providers: &Providers) -> Result<KeyWish, Error> {
-        let named = match self.typed.key.as_deref() {
+        let EnrollArgs { provider, key, create, key_alg, .. } = &self.typed;
+        let asked = AskedKey { provider: provider.as_deref(), key: key.as_deref(), create: *create, key_alg: key_alg.as_deref() };
+        asked.wish(&self.options, providers)
+    }
+
+    /// A certificate is for a key that is there, and that is named.
+    fn mind_the_certificate(
+        &self,
+        token: &UnverifiedToken,
+        key: &KeyWish,
+        providers: &Providers,
+        watch: &dyn Watch,
+    ) -> Result<(), Error> {
+        let method = token.method().name();
+        if token.method().brings() != Brings::Certificate {
+            if self.typed.cert.is_some() {
+                // As the tools before this one did.
+                let text = format!("--cert is for tokens of methods ottca and ca, and this one is of method {method}: not used");
+                drop(watch.event(&Event::Note(&text)));
+            }
+            return Ok(());
+        }
+        if self.typed.create || self.typed.key_alg.is_some() {
+            return Err(usage_with(
+                format!("a token of method {method} is for a certificate that is there, and so is its key"),
+                "leave --create and --key-alg out; `ziti-enroller csr` makes a key and a request for a certificate",
+            ));
+        }
+        let named_after_the_identity =
+            token.identity().is_some() && providers.of(key.uri()).is_ok_and(KeyProvider::keys_live_in_a_device);
+        match key {
+            KeyWish::New { .. } if !named_after_the_identity => Err(usage_with(
+                format!("a token of method {method} needs --key"),
+                "give with --cert the certificate, and with --key its key",
+            )),
+            KeyWish::New { .. } | KeyWish::Existing(_) => Ok(()),
+        }
+    }
+}
+
+/// A key, as it was typed.
+#[derive(Clone, Copy, Debug)]
+pub struct AskedKey<'a> {
+    /// `--provider`.
+    pub provider: Option<&'a str>,
+    /// `--key`.
+    pub key: Option<&'a str>,
+    /// `--create`.
+    pub create: bool,
+    /// `--key-alg`.
+    pub key_alg: Option<&'a str>,
+}
+
+impl AskedKey<'_> {
+    /// What is meant.
+    ///
+    /// # Errors
+    /// Usage.
+    pub fn wish(&self, options: &[Given], providers: &Providers) -> Result<KeyWish, Error> {
+        let named = match self.key {
             None | Some("auto") => None,
             Some(text) => Some(reference(text, providers).map_err(|e| usage(format!("--key: {e}")))?),
         };
-        let provider = match (&self.typed.provider, &named) {
+        let provider = match (self.provider, &named) {
             (Some(name), _) => providers.named(name).ok_or_else(|| {
                 let known: Vec<&str> = providers.iter().map(KeyProvider::name).collect();
                 usage_with(format!("there is no provider `{name}`"), format!("known are {}", known.join(", ")))
@@ -268,9 +328,9 @@ impl Enroll {
         if let Some(uri) = named.as_ref().filter(|u| u.scheme() != provider.scheme()) {
             return Err(usage(format!("--provider {} does not read `{}:` references", provider.name(), uri.scheme())));
         }
-        let algorithm = self.typed.key_alg.as_deref().map(algorithm).transpose()?;
-        let within = fold(&self.options, provider, named.clone().unwrap_or_else(|| KeyUri::new(provider.scheme())))?;
-        match (&named, self.typed.create) {
+        let algorithm = self.key_alg.map(algorithm).transpose()?;
+        let within = fold(options, provider, named.clone().unwrap_or_else(|| KeyUri::new(provider.scheme())))?;
+        match (&named, self.create) {
             (Some(uri), false) if !provider.implies_new(uri) => {
                 if let Some(algorithm) = algorithm {
                     return Err(usage_with(

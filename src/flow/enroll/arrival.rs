@@ -7,26 +7,29 @@ use super::stage::{KeyFact, Ready};
 use super::work::Work;
 use super::{Enrolled, EnrolledKey};
 use crate::certificate::Summary;
+use crate::controller::Submission;
 use crate::error::{Error, Spent};
 use crate::flow::{CertificateSummary, IdentitySummary, World};
 use crate::identity::{self, Identity, IdentityError, Network};
 use crate::key::{Answer, PublicKey, Readers};
 use crate::text::Printable;
 
-/// What an enrollment gave, from what was learnt on the way and from the certificate, which says whom the controller has
-/// made where the token does not.
+/// What an enrollment gave, from what was learnt on the way and from the certificate. `id` is what the controller says,
+/// where the token does not; what it issues for the token of an identity provider says whom it has made.
 pub(super) fn report(
     world: &World<'_>,
     work: &Work,
     stage: &Ready,
+    id: Option<String>,
     summary: Option<&Summary>,
     username: Option<Printable>,
     readers: Readers,
 ) -> Result<Enrolled, Error> {
     let key = stage.keyed.key.as_ref();
+    let is_made = matches!(stage.submission, Submission::IdpToken { .. });
     Ok(Enrolled {
         identity: IdentitySummary {
-            id: stage.intent().subject.clone().or_else(|| summary.and_then(identity_of)),
+            id: stage.intent().subject.clone().or(id).or_else(|| summary.filter(|_| is_made).and_then(identity_of)),
             controller: stage.intent().origin.to_string(),
             file: work.out().display().to_string(),
         },
@@ -71,12 +74,12 @@ pub(super) fn in_place(world: &World<'_>, work: &Work, stage: &Ready) -> Result<
     let failed = |source| Error::Identity { path: path.clone(), source };
     if stage.keyed.key.is_none() {
         Network::parse(&text).map_err(failed)?;
-        return report(world, work, stage, None, None, Readers::without_a_key());
+        return report(world, work, stage, None, None, None, Readers::without_a_key());
     }
     let identity = Identity::parse(&text).map_err(failed)?;
     let summary = identity.chain.summary().map_err(|e| failed(IdentityError::Certificates("cert", e)))?;
     let readers = world.providers.readers(&identity.key, stage.keyed.key.as_ref().map(|key| &key.facts));
-    report(world, work, stage, Some(&summary), None, readers)
+    report(world, work, stage, None, Some(&summary), None, readers)
 }
 
 /// The key, for a step of a method that brings one.

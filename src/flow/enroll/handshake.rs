@@ -10,10 +10,12 @@ use crate::files;
 use crate::flow::World;
 use crate::identity::{self, IdentityError};
 use crate::jwt::UnverifiedToken;
-use crate::key::{Fault, Key, KeyError};
+use crate::key::{Fault, Key, KeyError, KeyUri};
 use crate::text::Hint;
 use crate::tls::ClientAuth;
 use crate::trust::{self, Trust};
+
+const WHICH_KEY: &str = "give with --key the key that the certificate was issued for";
 
 /// The certificate that `wish` means, with its intermediates; it is for `key` and a client can show it.
 ///
@@ -39,8 +41,7 @@ pub(in crate::flow) fn certificate(wish: &CertificateWish, key: &Arc<dyn Key>, w
     let unusable = |e| Error::Identity { path: place.clone(), source: IdentityError::Certificates("cert", e) };
     let chain = chain.map_err(unusable)?.beginning_with(key.public_key()).ok_or_else(|| {
         let message = format!("{} has no certificate for {}", place.display(), key.uri());
-        let hint = Hint::say("give with --key the key that the certificate was issued for");
-        key_error(KeyError::Selection(Fault::new("key_not_found", message).hint(hint)))
+        key_error(KeyError::Selection(Fault::new("key_not_found", message).hint(Hint::say(WHICH_KEY))))
     })?;
     match chain.check_shown(world.now()) {
         // The controller has a clock that counts.
@@ -48,6 +49,12 @@ pub(in crate::flow) fn certificate(wish: &CertificateWish, key: &Arc<dyn Key>, w
         checked => checked.map_err(unusable)?,
     }
     Ok(chain)
+}
+
+/// A method that shows a certificate is asked for with a key that is not there.
+pub(in crate::flow) fn no_key(uri: &KeyUri) -> KeyError {
+    let message = format!("there is no key {uri}, and a certificate is for one that is there");
+    KeyError::Selection(Fault::new("key_not_found", message).hint(Hint::say(WHICH_KEY)))
 }
 
 /// Connects to the token's issuer; `client` is shown there.

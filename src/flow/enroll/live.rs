@@ -4,6 +4,7 @@
 
 mod accept;
 mod post;
+mod settle;
 
 use std::sync::Arc;
 
@@ -14,13 +15,12 @@ use super::stage::{CertificateWish, Intent, KeyFact, KeyWish, Keyed, Ready, Reco
 use super::work::Work;
 use super::{Enrolled, Request, arrival, handshake, note, token_of, within};
 use crate::controller::{Controller, Submission};
-use crate::csr::Csr;
+use crate::csr::{Csr, Subject, Wanted};
 use crate::error::{Error, Spent};
 use crate::flow::{Next, World};
 use crate::jwt::{Brings, EnrollmentToken};
 use crate::key::facts;
-use crate::key::{Embed, Fault, Key, KeyError, KeyOwner, KeyPlan, KeyUri, NewKey};
-use crate::text::Hint;
+use crate::key::{Embed, Key, KeyError, KeyOwner, KeyPlan, KeyUri, NewKey};
 use crate::tls::ClientAuth;
 use crate::trust::Trust;
 
@@ -36,6 +36,8 @@ pub(super) struct Live<'a> {
     posted: usize,
     /// The first request ever was answered with "no such token", and it is tried once more.
     gone_at_first: bool,
+    /// The identity, where the controller has said it.
+    identity: Option<String>,
     arrived: Option<Enrolled>,
 }
 
@@ -47,7 +49,7 @@ enum Found {
 
 impl<'a> Live<'a> {
     pub(super) fn new(request: &'a Request, world: &'a World<'a>, work: Work) -> Self {
-        Self { request, world, work, trust: None, key: None, posted: 0, gone_at_first: false, arrived: None }
+        Self { request, world, work, trust: None, key: None, posted: 0, gone_at_first: false, identity: None, arrived: None }
     }
 
     /// The controller is proved to be the token's issuer. A certificate that is shown in the handshake needs its key, and
@@ -160,9 +162,7 @@ impl<'a> Live<'a> {
         match self.find_key(intent)? {
             Found::Key(key) => Ok(self.key.insert(key).clone()),
             Found::Plan(plan) => {
-                let message = format!("there is no key {}, and a certificate is for one that is there", plan.uri);
-                let hint = Hint::say("give with --key the key that the certificate was issued for");
-                let source = KeyError::Selection(Fault::new("key_not_found", message).hint(hint));
+                let source = handshake::no_key(&plan.uri);
                 Err(Error::Key { uri: Box::new(plan.uri), source, spent: Spent::No })
             }
         }
@@ -263,7 +263,8 @@ impl<'a> Live<'a> {
         let fact = stage.key.as_ref().ok_or_else(|| Error::Unexpected("the journal names no key".into()))?;
         let key = self.key(intent, fact)?;
         let failed = |source| Error::Key { uri: Box::new(fact.uri.clone()), source, spent: Spent::No };
-        Csr::sign(&*key, intent.subject.as_deref().unwrap_or_default()).map_err(failed)
+        let subject = intent.subject.as_deref().map(Subject::named).transpose().map_err(failed)?.unwrap_or_default();
+        Csr::sign(&*key, &Wanted { subject, ..Wanted::default() }).map_err(failed)
     }
 
     fn discard(&mut self, uri: &KeyUri) -> Result<(), Error> {

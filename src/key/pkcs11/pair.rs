@@ -213,7 +213,8 @@ fn some(value: Vec<u8>) -> Option<Vec<u8>> {
     (!value.is_empty()).then_some(value)
 }
 
-fn certified(der: &[u8]) -> Option<Result<PublicKey, PublicKeyError>> {
+/// The public key of a certificate.
+pub(super) fn certified(der: &[u8]) -> Option<Result<PublicKey, PublicKeyError>> {
     let certificate = x509_cert::Certificate::from_der(der).ok()?;
     let spki = certificate.tbs_certificate().subject_public_key_info().to_der().ok()?;
     Some(PublicKey::from_spki(&spki))

@@ -10,6 +10,7 @@ use cryptoki::mechanism::rsa::{PkcsMgfType, PkcsPssParams};
 use cryptoki::mechanism::{Mechanism, MechanismType};
 use cryptoki::object::{AttributeType, ObjectHandle};
 
+use super::certificate;
 use super::error::{Failure, is_lost, names};
 use super::object::{Name, Object, flags};
 use super::pair::{Found, Pair};
@@ -210,6 +211,10 @@ impl Key for PrivateKey {
 
     fn facts(&self) -> Result<KeyFacts, KeyError> {
         Ok(self.facts.clone())
+    }
+
+    fn certificates(&self) -> Result<Vec<Vec<u8>>, KeyError> {
+        self.token.with(Mode::Read, |lent| Ok(certificate::beside(lent, &self.object.id, &self.public)?))
     }
 }
 

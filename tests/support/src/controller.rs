@@ -1,7 +1,7 @@
 //! One strict controller on a socket of this machine: it checks what a real one checks, spends each token once, keeps
 //! each certificate that it issues, writes down what it saw, and misbehaves when told to.
 //!
-//! It speaks the client API of the `like`d version as far as enrollment by one-time token and a login need it.
+//! It speaks the client API of the `like`d version as far as enrollment and a login need it.
 
 mod answers;
 mod connection;
@@ -17,6 +17,7 @@ pub(crate) mod password;
 mod sessions;
 pub(crate) mod signers;
 pub(crate) mod store;
+pub(crate) mod third_party;
 pub(crate) mod tokens;
 mod wire;
 
@@ -36,6 +37,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 use store::{Authenticator, Store};
+use third_party::ThirdPartyCa;
 use tokens::{Token, TokenBuilder};
 
 /// A running controller. Dropping it closes every connection and waits for every thread.
@@ -193,10 +195,28 @@ impl Controller {
         self.core.store.set_provider(provider.clone());
     }
 
-    /// What an administrator's re-enrollment does: the identity's authenticator is gone, a new token for it is out.
+    /// Tells it of a CA of somebody else, or what has changed of one.
+    pub fn set_ca(&self, ca: &ThirdPartyCa) {
+        self.core.store.set_ca(ca.clone());
+    }
+
+    /// The token of method `ca` of such a CA, in the making: for everybody, without an end, not in the books. A controller
+    /// signs it with the key of its root identity, which is the listener's unless `signed_by` says otherwise.
+    pub fn ca_token(&self, ca: &ThirdPartyCa) -> TokenBuilder<'_> {
+        let token =
+            self.token(&ca.name).claim("em", "ca").iss(&format!("{}/", self.url())).id(&ca.id).claim("jti", ca.id.as_str());
+        token.claim("aud", json!(["openziti-enroller"])).claim("ctrls", Value::Null).without_claim("exp").unregistered()
+    }
+
+    /// What an administrator's re-enrollment does: the identity's authenticator is gone, a new token for it is out; of
+    /// method `ottca` where it had the certificate of a third party.
     pub fn re_enroll(&self, identity_id: &str) -> Token {
-        let name = self.core.store.retire(identity_id).expect("an identity of this controller");
-        self.token(&name).id(identity_id).issue()
+        let (name, ca_id) = self.core.store.retire(identity_id).expect("an identity of this controller");
+        let token = self.token(&name).id(identity_id);
+        match ca_id.and_then(|id| self.core.store.ca(&id)) {
+            Some(ca) => token.of_ca(&ca).issue(),
+            None => token.issue(),
+        }
     }
 
     /// A new server certificate with a new key: tokens made before are not of this server's key any more.

@@ -4,6 +4,8 @@ use std::fs::OpenOptions;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use crate::Counts;
+
 /// Appends the line `promise⇥asked⇥reached⇥seed` to the file that ZITI_ENROLLER_TEST_FIGURES names, else to
 /// `target/figures.tsv`. `seed` is empty where nothing was sampled.
 ///
@@ -11,16 +13,26 @@ use std::path::{Path, PathBuf};
 /// When the file cannot be written, or a field would break the line.
 pub fn record(promise: &str, asked: usize, reached: usize, seed: &str) {
     assert!(![promise, seed].iter().any(|field| field.contains(['\t', '\n'])), "a figure is one line: {promise:?} {seed:?}");
-    let path = std::env::var_os("ZITI_ENROLLER_TEST_FIGURES").map_or_else(beside_the_build, PathBuf::from);
-    let file = OpenOptions::new().append(true).create(true).open(&path);
-    // One write to a file opened to append, so lines of tests that run at once never mix.
-    let line = format!("{promise}\t{asked}\t{reached}\t{seed}\n");
-    let written = file.and_then(|mut file| file.write_all(line.as_bytes()));
-    written.unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    let path = std::env::var_os("ZITI_ENROLLER_TEST_FIGURES").map_or_else(|| folder().join("figures.tsv"), PathBuf::from);
+    append(&path, &format!("{promise}\t{asked}\t{reached}\t{seed}\n"));
 }
 
-fn beside_the_build() -> PathBuf {
-    folder().join("figures.tsv")
+/// Appends the line `method⇥provider⇥TLS⇥connections⇥requests` to the file that ZITI_ENROLLER_TEST_METHODS names, else to
+/// `target/methods.tsv`: what one enrollment took. `None` for a method without a key, which says `no key`.
+///
+/// # Panics
+/// When the file cannot be written.
+pub fn method(method: &str, provider: &str, tls: &str, took: Option<Counts>) {
+    let path = std::env::var_os("ZITI_ENROLLER_TEST_METHODS").map_or_else(|| folder().join("methods.tsv"), PathBuf::from);
+    let took = took.map_or("no key\tno key".into(), |counts| format!("{}\t{}", counts.connections, counts.requests));
+    append(&path, &format!("{method}\t{provider}\t{tls}\t{took}\n"));
+}
+
+/// One write to a file opened to append, so that lines of tests that run at once never mix.
+fn append(path: &Path, line: &str) {
+    let file = OpenOptions::new().append(true).create(true).open(path);
+    let written = file.and_then(|mut file| file.write_all(line.as_bytes()));
+    written.unwrap_or_else(|error| panic!("{}: {error}", path.display()));
 }
 
 /// The folder of the build, `target`, for what a suite leaves behind for a person.

@@ -32,6 +32,7 @@ pub use controller::misbehave::Fault;
 pub use controller::password::Password;
 pub use controller::signers::IdentityProvider;
 pub use controller::store::Authenticator;
+pub use controller::third_party::ThirdPartyCa;
 pub use controller::tokens::{Token, TokenBuilder, second_opinion};
 pub use controller::{Controller, Face, Like, Options, Tls};
 pub use http_proxy::{Asked, HttpProxy, ProxyFault};

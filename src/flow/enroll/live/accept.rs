@@ -71,8 +71,10 @@ impl Live<'_> {
             return Err(self.quarantine(pem.as_bytes(), IdentityError::HoldsAKey.into()));
         }
         self.publish(&text, Spent::Yes)?;
+        self.learn_identity(stage)?;
         let readers = self.world.providers.readers(&read.key, Some(&fact.facts));
-        self.arrived = Some(arrival::report(self.world, &self.work, stage, Some(&summary), None, readers)?);
+        let id = self.identity.clone();
+        self.arrived = Some(arrival::report(self.world, &self.work, stage, id, Some(&summary), None, readers)?);
         Ok(Next::Learnt(Record::Done))
     }
 
@@ -87,7 +89,7 @@ impl Live<'_> {
         let text = network.to_json().map_err(|e| Error::Unexpected(e.to_string()))?;
         self.publish(&text, spent)?;
         let username = answer.and_then(|answer| answer.username());
-        self.arrived = Some(arrival::report(self.world, &self.work, stage, None, username, Readers::without_a_key())?);
+        self.arrived = Some(arrival::report(self.world, &self.work, stage, None, None, username, Readers::without_a_key())?);
         Ok(Next::Learnt(Record::Done))
     }
 

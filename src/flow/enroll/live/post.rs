@@ -39,6 +39,9 @@ impl Live<'_> {
             self.posted += 1;
             return Ok(Next::Learnt(Record::Posting(n + 1)));
         }
+        if n > 1 && self.is_settled(stage)? {
+            return self.keep(&Answer::settled());
+        }
         within(world, "before_post", Spent::Unknown)?;
         self.posted = self.posted.max(1);
         let secret = self.request.secret.as_ref();
@@ -53,15 +56,11 @@ impl Live<'_> {
             }
             Err(error) => return Err(Error::OutcomeUnknown { why: error.to_string() }),
         };
-        let outcome = Outcome::of(&answer);
+        let outcome = self.settle(stage, n, Outcome::of(&answer))?;
         let by_provider = matches!(stage.submission, Submission::IdpToken { .. });
         within(world, "after_post", Spent::Unknown)?;
         match (outcome, answer) {
-            (Outcome::Accepted, Ok(answer)) => {
-                self.work.keep(&answer).map_err(|source| unkept(source, &answer))?;
-                within(world, "answer_synced", Spent::Yes)?;
-                Ok(Next::Learnt(Record::Answered))
-            }
+            (Outcome::Accepted, Ok(answer)) => self.keep(&answer),
             // There is no such path there: a release before 2.0.
             (Outcome::Gone(why), _) if by_provider && why.code.as_str() == "NOT_FOUND" => Ok(Next::Learnt(Record::Refused(why))),
             // The identity provider's token is no good any more: what became of the requests before is as unknown as it was.
@@ -100,6 +99,12 @@ impl Live<'_> {
         }
     }
 
+    fn keep(&self, answer: &Answer) -> Learnt {
+        self.work.keep(answer).map_err(|source| unkept(source, answer))?;
+        within(self.world, "answer_synced", Spent::Yes)?;
+        Ok(Next::Learnt(Record::Answered))
+    }
+
     fn again(&mut self, n: u32, failure: Failure) -> Learnt {
         let Some(usual) = self.posted.checked_sub(1).and_then(|i| self.world.patience.repeats.get(i)).copied() else {
             return Err(Error::OutcomeUnknown { why: failure.why });
@@ -112,13 +117,12 @@ impl Live<'_> {
 
     /// A definite no: a key that we made for this enrollment is deleted, and that is said.
     pub(in crate::flow::enroll) fn clean_up(&mut self, stage: &Ready, why: &Refusal) -> Error {
-        if let Some(uri) = stage.keyed.made() {
-            if let Err(error) = self
+        if let Some(uri) = stage.keyed.made()
+            && let Err(error) = self
                 .discard(uri)
                 .and_then(|()| self.work.note_clean().map_err(|source| Error::Local { source, spent: Spent::No }))
-            {
-                note(self.world, &format!("{uri} was made for this enrollment and stays: {}", sentence(&error)));
-            }
+        {
+            note(self.world, &format!("{uri} was made for this enrollment and stays: {}", sentence(&error)));
         }
         let intent = stage.intent();
         let no_such_path = intent.method.brings() == Brings::IdpToken && why.code.as_str() == "NOT_FOUND";

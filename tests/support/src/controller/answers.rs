@@ -47,6 +47,11 @@ impl Answer {
         Self::refusal(code, status_of(code), None)
     }
 
+    /// The same with a cause of its own.
+    pub(crate) fn error_with(code: &str, cause: Value) -> Self {
+        Self::refusal(code, status_of(code), Some(cause))
+    }
+
     /// The same with the text of an error below, as Go-level errors are wrapped.
     pub(crate) fn error_because(code: &str, cause: &str) -> Self {
         let cause = json!({"code": "UNHANDLED", "message": cause});
@@ -128,13 +133,13 @@ fn sentence(code: &str) -> &'static str {
         "INVALID_ENROLLMENT_TOKEN" => "The supplied token is not valid",
         "ENROLLMENT_EXPIRED" => "The enrollment has expired",
         "INVALID_ENROLL_METHOD" => "The supplied enrollment method is not valid",
-        "COULD_NOT_PROCESS_CSR" => "The supplied csr could not be processed",
-        "MISSING_OR_INVALID_CSR" => "The supplied enrollment request is missing or contains an invalid CSR",
-        "CERTIFICATE_FAILED_VALIDATION" => "The supplied certificate failed to validate against the CA's certificate chain",
-        "CERT_FAILED_VALIDATION" => "certificate failed to validate against CA",
         "CERT_IN_USE" => "The certificate supplied is already associated with another identity",
+        "CERT_FAILED_VALIDATION" => "certificate failed to validate against CA",
+        "CERTIFICATE_FAILED_VALIDATION" => "The supplied certificate failed to validate against the CA's certificate chain",
         "ENROLLMENT_CA_NOT_VALID" => "The CA tied to the supplied token is no longer valid",
         "ENROLLMENT_NO_VALID_CAS" => "No CAs are valid for this request",
+        "COULD_NOT_PROCESS_CSR" => "The supplied csr could not be processed",
+        "MISSING_OR_INVALID_CSR" => "The supplied enrollment request is missing or contains an invalid CSR",
         "MISSING_CERT_CLAIM" => "The certificate is expected to contain and externalId, which was not found",
         "INVALID_ENROLLMENT_NOT_ALLOWED" => "The configuration does not allow this enrollment",
         "INVALID_ENROLLMENT_ALREADY_ENROLLED" => "The token provided has already been used to enroll",

@@ -22,7 +22,7 @@ pub(crate) fn answer(core: &Core, request: &Incoming, peer: &Peer) -> Answer {
         ("GET", "" | "/" | "/version") => version(core),
         ("GET", "/external-jwt-signers") => signers::list(core, request),
         ("POST", "/enroll/token") => signers::enroll(core, request),
-        ("POST", "/enroll" | "/enroll/ott") => enroll::answer(core, request, below == "/enroll/ott"),
+        ("POST", "/enroll" | "/enroll/ott") => enroll::answer(core, request, peer, below == "/enroll/ott"),
         ("POST", "/authenticate") => sessions::authenticate(core, request, peer),
         ("GET", "/current-identity") => sessions::current_identity(core, request),
         ("GET", "/current-api-session") => sessions::current_session(core, request, peer),

@@ -2,11 +2,13 @@
 
 use super::Like;
 use super::answers::{Answer, Ending};
+use super::connection::Peer;
 use super::core::Core;
 use super::csr::{self, Csr};
 use super::misbehave::Fault;
 use super::password;
 use super::store::{Authenticator, Enrollment, Unusable, short_id};
+use super::third_party;
 use super::wire::Incoming;
 use crate::pki::{self, Key, KeyType, Leaf, pem, sha1_hex, spki_of};
 use serde_json::{Value, json};
@@ -21,10 +23,42 @@ struct Submission {
     csr: Vec<u8>,
 }
 
-pub(crate) fn answer(core: &Core, request: &Incoming, json_form: bool) -> Answer {
-    if request.parameter("method") == Some("updb") {
-        return password::answer(core, request);
+/// Why an enrollment is refused, and what is answered.
+pub(crate) struct Refused {
+    code: &'static str,
+    answer: Answer,
+}
+
+impl Refused {
+    pub(crate) fn by(code: &'static str) -> Self {
+        Self { code, answer: Answer::error(code) }
     }
+
+    /// With the cause as it stands in the envelope.
+    pub(crate) fn because(code: &'static str, cause: Value) -> Self {
+        Self { code, answer: Answer::error_with(code, cause) }
+    }
+}
+
+pub(crate) fn answer(core: &Core, request: &Incoming, peer: &Peer, json_form: bool) -> Answer {
+    let by_certificate = match request.parameter("method") {
+        Some("ottca") => third_party::one_time,
+        Some("ca") => third_party::auto,
+        Some("updb") => return password::answer(core, request),
+        _ => return by_request(core, request, json_form),
+    };
+    if let Err(refusal) = accepts_json(core, request) {
+        return *refusal;
+    }
+    let token = request.parameter("token").unwrap_or_default();
+    match early_fault(core) {
+        Some(refusal) => refused_early(core, token, refusal),
+        None => by_certificate(core, request, peer).unwrap_or_else(|refused| refused_late(core, token, refused)),
+    }
+}
+
+/// With a certificate signing request.
+fn by_request(core: &Core, request: &Incoming, json_form: bool) -> Answer {
     let submission = match submission(core, request, json_form) {
         Ok(submission) => submission,
         Err(refusal) => return *refusal,
@@ -32,36 +66,46 @@ pub(crate) fn answer(core: &Core, request: &Incoming, json_form: bool) -> Answer
     if !core.store.post_seen(&submission.token, &submission.csr) {
         core.recorder.violation("enroll: two POSTs with one token and different requests, the first not refused");
     }
-    if let Some(refusal) = early_fault(core) {
-        let definite = (400..500).contains(&refusal.status) && refusal.status != 429;
-        if definite && !core.faults.has(&Fault::Gone) {
-            core.store.post_refused(&submission.token);
-        }
-        return refusal;
+    match early_fault(core) {
+        Some(refusal) => refused_early(core, &submission.token, refusal),
+        None => enroll(core, request, &submission).unwrap_or_else(|refused| refused_late(core, &submission.token, refused)),
     }
-    match enroll(core, request, &submission) {
-        Ok(answer) => answer,
-        Err((code, answer)) => {
-            if !["INVALID_ENROLLMENT_TOKEN", "NOT_FOUND"].contains(&code) {
-                core.store.post_refused(&submission.token);
-            }
-            answer
-        }
+}
+
+fn refused_early(core: &Core, token: &str, refusal: Answer) -> Answer {
+    let definite = (400..500).contains(&refusal.status) && refusal.status != 429;
+    if definite && !core.faults.has(&Fault::Gone) {
+        core.store.post_refused(token);
     }
+    refusal
+}
+
+fn refused_late(core: &Core, token: &str, refused: Refused) -> Answer {
+    if !["INVALID_ENROLLMENT_TOKEN", "NOT_FOUND"].contains(&refused.code) {
+        core.store.post_refused(token);
+    }
+    refused.answer
+}
+
+/// What every enrollment says that it takes.
+fn accepts_json(core: &Core, request: &Incoming) -> Result<(), Box<Answer>> {
+    if request.values("accept").collect::<Vec<_>>() != ["application/json"] {
+        core.recorder
+            .violation("enroll: Accept is not the single value application/json; up to 1.4 the answer would be the leaf alone");
+    }
+    // Of several Accept lines the first counts.
+    let accepts = |accept: &str| accept.contains("application/json") || accept.contains("*/*");
+    if core.options.like == Like::V2_1 && request.value("accept").is_some_and(|accept| !accepts(accept)) {
+        return Err(Answer::error("UNSUPPORTED_MEDIA").into());
+    }
+    Ok(())
 }
 
 /// What must hold before the token is looked at.
 fn submission(core: &Core, request: &Incoming, json_form: bool) -> Result<Submission, Box<Answer>> {
     let violation = |sentence: &str| core.recorder.violation(format!("enroll: {sentence}"));
-    if request.values("accept").collect::<Vec<_>>() != ["application/json"] {
-        violation("Accept is not the single value application/json; up to 1.4 the answer would be the leaf alone");
-    }
+    accepts_json(core, request)?;
     let modern = core.options.like == Like::V2_1;
-    // Of several Accept lines the first counts.
-    let accepts = |accept: &str| accept.contains("application/json") || accept.contains("*/*");
-    if modern && request.value("accept").is_some_and(|accept| !accepts(accept)) {
-        return Err(Answer::error("UNSUPPORTED_MEDIA").into());
-    }
     let media_type = request.media_type();
     let taken: &[&str] = if modern { &MODERN } else { &MODERN[..2] };
     let known = media_type.is_some_and(|sent| taken.contains(&sent));
@@ -134,29 +178,34 @@ pub(crate) fn early_fault(core: &Core) -> Option<Answer> {
     faults.refusal().map(|(code, status)| Answer::refusal(&code, status, None))
 }
 
-fn enroll(core: &Core, request: &Incoming, submission: &Submission) -> Result<Answer, (&'static str, Answer)> {
-    let refuse = |code: &'static str| (code, Answer::error(code));
-    let enrollment = core.store.usable(&submission.token).map_err(|why| match why {
-        Unusable::Invalid => refuse("INVALID_ENROLLMENT_TOKEN"),
-        Unusable::Expired => refuse("ENROLLMENT_EXPIRED"),
+/// The enrollment behind a token that can be used, and that is of this method.
+pub(crate) fn usable(core: &Core, token: &str, method: Option<&str>) -> Result<Enrollment, Refused> {
+    let enrollment = core.store.usable(token).map_err(|why| match why {
+        Unusable::Invalid => Refused::by("INVALID_ENROLLMENT_TOKEN"),
+        Unusable::Expired => Refused::by("ENROLLMENT_EXPIRED"),
     })?;
-    if submission.method.as_ref().is_some_and(|method| *method != enrollment.method) {
+    if method.is_some_and(|method| method != enrollment.method) {
         core.recorder.violation(format!("enroll: another method than the token's, which is {}", enrollment.method));
         if core.options.like == Like::V2_1 {
-            return Err(refuse("INVALID_ENROLL_METHOD"));
+            return Err(Refused::by("INVALID_ENROLL_METHOD"));
         }
     }
+    Ok(enrollment)
+}
+
+fn enroll(core: &Core, request: &Incoming, submission: &Submission) -> Result<Answer, Refused> {
+    let enrollment = usable(core, &submission.token, submission.method.as_deref())?;
     if enrollment.method != "ott" {
-        return Err(refuse("INVALID_ENROLL_METHOD")); // the other methods are not built here yet
+        return Err(Refused::by("INVALID_ENROLL_METHOD")); // the other methods are not built here yet
     }
     let csr = csr::read(&submission.csr).map_err(|cause| {
         core.recorder.violation(format!("enroll: the request for a certificate is refused: {cause}"));
-        ("COULD_NOT_PROCESS_CSR", Answer::error_because("COULD_NOT_PROCESS_CSR", &cause))
+        Refused { code: "COULD_NOT_PROCESS_CSR", answer: Answer::error_because("COULD_NOT_PROCESS_CSR", &cause) }
     })?;
     csr.oddities.iter().for_each(|oddity| core.recorder.violation(format!("enroll: {oddity}")));
     let (authenticator, chain) = issue(core, &submission.token, &enrollment, &csr);
     if !core.store.spend(&submission.token, authenticator) {
-        return Err(refuse("NOT_FOUND")); // somebody else was faster between our look and now
+        return Err(Refused::by("NOT_FOUND")); // somebody else was faster between our look and now
     }
     Ok(success(core, request, &chain, false))
 }
@@ -192,27 +241,44 @@ pub(crate) fn issue(core: &Core, token: &str, enrollment: &Enrollment, csr: &Csr
         spki_der: spki_of(&certificate),
         subject: pki::subject_of(&certificate),
         cert_der: certificate,
+        ca_id: None,
     };
     (authenticator, chain)
 }
 
-/// The token is spent; what the client hears of it is another matter. `with_ca`: the CA certificates too.
-pub(crate) fn success(core: &Core, request: &Incoming, chain: &[String], with_ca: bool) -> Answer {
+/// The token is spent; what the client hears of it is another matter.
+pub(crate) fn lost(core: &Core) -> Option<Answer> {
     let faults = &core.faults;
     if faults.has(&Fault::DropPostAfter) {
-        return Answer::none(Ending::Drop);
+        return Some(Answer::none(Ending::Drop));
     }
     if faults.has(&Fault::ConsumeThen500) {
-        return Answer::error("UNHANDLED");
+        return Some(Answer::error("UNHANDLED"));
     }
     if faults.has(&Fault::ConsumeThen503) {
-        return Answer::error("TIMEOUT");
+        return Some(Answer::error("TIMEOUT"));
     }
     if faults.has(&Fault::Html200) {
-        return Answer::html();
+        return Some(Answer::html());
     }
-    if faults.has(&Fault::Empty200) {
-        return Answer::new(200, "application/json", "");
+    faults.has(&Fault::Empty200).then(|| Answer::new(200, "application/json", ""))
+}
+
+/// An answer that leaves, whole or not.
+pub(crate) fn finished(core: &Core, mut answer: Answer) -> Answer {
+    answer.overstated = core.faults.has(&Fault::WrongLength);
+    let cut = core.faults.number(|fault| if let Fault::AnswerCut(length) = fault { Some(*length) } else { None });
+    if let Some(length) = cut {
+        answer.ending = Ending::Cut(length as usize);
+    }
+    answer
+}
+
+/// `with_ca`: the CA certificates too.
+pub(crate) fn success(core: &Core, request: &Incoming, chain: &[String], with_ca: bool) -> Answer {
+    let faults = &core.faults;
+    if let Some(lost) = lost(core) {
+        return lost;
     }
     // The old test: a line of Accept, up to its `;`, is exactly this.
     let said_json = request.values("accept").any(|line| line.split(';').next() == Some("application/json"));
@@ -225,27 +291,21 @@ pub(crate) fn success(core: &Core, request: &Incoming, chain: &[String], with_ca
     if faults.has(&Fault::TruncatedPem) {
         cert.truncate(chain[0].len() / 2);
     }
-    let mut answer = if as_pem {
-        Answer::new(200, "application/x-pem-file", cert)
-    } else {
-        let mut data = json!({});
-        if !faults.has(&Fault::NoCert) {
-            data["cert"] = cert.into();
-        }
-        if with_ca {
-            let ca: String = core.network.certificates().iter().map(|der| format!("\n{}", pem("CERTIFICATE", der))).collect();
-            data["ca"] = ca.into();
-        }
-        if core.options.like == Like::V2_1 {
-            data["controllers"] = json!([itself(core)]);
-        }
-        Answer::data(&data)
-    };
-    answer.overstated = faults.has(&Fault::WrongLength);
-    if let Some(length) = faults.number(|fault| if let Fault::AnswerCut(length) = fault { Some(*length) } else { None }) {
-        answer.ending = Ending::Cut(length as usize);
+    if as_pem {
+        return finished(core, Answer::new(200, "application/x-pem-file", cert));
     }
-    answer
+    let mut data = json!({});
+    if !faults.has(&Fault::NoCert) {
+        data["cert"] = cert.into();
+    }
+    if with_ca {
+        let ca: String = core.network.certificates().iter().map(|der| format!("\n{}", pem("CERTIFICATE", der))).collect();
+        data["ca"] = ca.into();
+    }
+    if core.options.like == Like::V2_1 {
+        data["controllers"] = json!([itself(core)]);
+    }
+    finished(core, Answer::data(&data))
 }
 
 /// The element that a single controller makes of itself for `controllers`.

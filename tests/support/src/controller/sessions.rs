@@ -78,8 +78,9 @@ pub(crate) fn authenticate(core: &Core, request: &Incoming, peer: &Peer) -> Answ
 fn authenticator_of(core: &Core, peer: &Peer) -> Option<Authenticator> {
     let chain: Vec<CertificateDer<'_>> = peer.chain.iter().map(|der| CertificateDer::from(der.as_slice())).collect();
     let (leaf, intermediates) = chain.split_first()?;
-    core.client_judge.verify_client_cert(leaf, intermediates, UnixTime::now()).ok()?;
-    core.store.authenticator_of(leaf)
+    let of_the_network = core.client_judge.verify_client_cert(leaf, intermediates, UnixTime::now()).is_ok();
+    let of_others = || core.store.cas().iter().any(|ca| ca.auth && ca.is_verified && ca.vouches_for(&peer.chain));
+    (of_the_network || of_others()).then(|| core.store.authenticator_of(leaf))?
 }
 
 fn session_answer(core: &Core, session: &Session, peer: &Peer) -> Answer {
@@ -115,7 +116,7 @@ fn session_answer(core: &Core, session: &Session, peer: &Peer) -> Answer {
         "_links": {"self": {"href": "./current-api-session"}},
     });
     // `isCertExtendRequested`, `isCertKeyRollRequested` and this one are left out where they are false.
-    if core.options.like == Like::V2_1 && peer.chain.len() == 1 {
+    if core.options.like == Like::V2_1 && peer.chain.len() == 1 && session.authenticator.ca_id.is_none() {
         data["improperClientCertChain"] = true.into();
     }
     Answer::data(&data)

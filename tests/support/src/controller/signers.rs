@@ -42,6 +42,10 @@ pub struct IdentityProvider {
     pub enroll_to_cert: bool,
     /// Whether its tokens make identities that log in with such tokens.
     pub enroll_to_token: bool,
+    /// Where a program asks for a token.
+    pub external_auth_url: Option<String>,
+    /// What it asks for.
+    pub scopes: Option<Vec<String>>,
     /// One where it is known by a certificate, several where by a JWKS. The last signs.
     keys: Vec<SigningKey>,
 }
@@ -58,6 +62,8 @@ impl IdentityProvider {
             enabled: true,
             enroll_to_cert: true,
             enroll_to_token: false,
+            external_auth_url: None,
+            scopes: None,
             keys: Vec::new(),
         };
         provider.renew_key();
@@ -116,14 +122,20 @@ impl IdentityProvider {
         whom.map(str::to_owned).ok_or_else(|| "claim was empty".into())
     }
 
+    /// As 2.0.3 lists it: what is false or not given is left out.
     fn listed(&self) -> Value {
-        json!({
-            "id": self.id, "name": self.name, "audience": self.audience, "clientId": null, "scopes": ["openid"],
-            "externalAuthUrl": format!("{}auth", self.issuer), "targetToken": "ACCESS",
-            "enrollToCertEnabled": self.enroll_to_cert, "enrollToTokenEnabled": self.enroll_to_token,
+        let mut listed = json!({
+            "id": self.id, "name": self.name, "audience": self.audience, "scopes": self.scopes, "targetToken": "ACCESS",
+            "externalAuthUrl": self.external_auth_url,
             "createdAt": super::core::rfc3339(0), "updatedAt": super::core::rfc3339(0), "tags": {},
             "_links": {"self": {"href": format!("./external-jwt-signers/{}", self.id)}},
-        })
+        });
+        for (name, value) in [("enrollToCertEnabled", self.enroll_to_cert), ("enrollToTokenEnabled", self.enroll_to_token)] {
+            if value {
+                listed[name] = true.into();
+            }
+        }
+        listed
     }
 }
 
@@ -167,7 +179,11 @@ pub(crate) fn enroll(core: &Core, request: &Incoming) -> Answer {
     if let Some(name) = body.keys().find(|name| *name != "clientCsr") {
         violation(format!("`{name}` in the body"));
     }
-    let Some(compact) = request.value("authorization").and_then(|value| value.strip_prefix("Bearer ")) else {
+    let Some(authorization) = request.value("authorization") else {
+        violation("no Authorization".into());
+        return Answer::invalid(602, "Authorization", "Authorization in header is required", "");
+    };
+    let Some(compact) = authorization.strip_prefix("Bearer ") else {
         violation("no bearer token".into());
         return Answer::error("INVALID_ENROLLMENT_TOKEN");
     };

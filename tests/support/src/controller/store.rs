@@ -2,6 +2,7 @@
 
 use super::password::Password;
 use super::signers::IdentityProvider;
+use super::third_party::ThirdPartyCa;
 use crate::pki::{self, random, unix_now};
 use serde::Serialize;
 use std::collections::HashMap;
@@ -30,6 +31,8 @@ pub struct Authenticator {
     pub spki_der: Vec<u8>,
     /// Its subject, RFC 4514 text.
     pub subject: String,
+    /// The CA of somebody else that issued it; `None` for the network's own.
+    pub ca_id: Option<String>,
 }
 
 /// One token that is out.
@@ -38,6 +41,8 @@ pub(crate) struct Enrollment {
     pub(crate) method: String,
     pub(crate) identity_id: String,
     pub(crate) identity_name: String,
+    /// The CA that a certificate must lead to, for `ottca`.
+    pub(crate) ca_id: Option<String>,
     /// Seconds since the Unix epoch.
     pub(crate) expires_at: u64,
     spent: bool,
@@ -53,7 +58,9 @@ struct Books {
     /// By external id: the request whose outcome the client cannot know, or knows as success, and whether it has bought.
     externals: HashMap<String, (Option<Vec<u8>>, bool)>,
     authenticators: Vec<Authenticator>,
-    /// Fingerprints that log in; the rest of `authenticators` were taken away by an administrator.
+    /// CAs of others.
+    cas: Vec<ThirdPartyCa>,
+    /// Ids of those that an administrator has taken away.
     retired: Vec<String>,
 }
 
@@ -64,10 +71,17 @@ impl Enrollment {
             method: "token".into(),
             identity_id: short_id(),
             identity_name: name.into(),
+            ca_id: None,
             expires_at: u64::MAX,
             spent: false,
             pending_csr: None,
         }
+    }
+}
+
+impl Books {
+    fn knows(&self, fingerprint: &str) -> bool {
+        self.authenticators.iter().any(|one| one.fingerprint_sha1 == fingerprint && !self.retired.contains(&one.id))
     }
 }
 
@@ -84,8 +98,10 @@ pub(crate) enum Unusable {
 pub(crate) struct Store(Mutex<Books>);
 
 impl Store {
-    pub(crate) fn register(&self, jti: &str, method: &str, identity_id: &str, identity_name: &str, expires_at: u64) {
+    pub(crate) fn register(&self, jti: &str, method: &str, identity: (&str, &str), ca_id: Option<&str>, expires_at: u64) {
+        let (identity_id, identity_name) = identity;
         let enrollment = Enrollment {
+            ca_id: ca_id.map(str::to_owned),
             method: method.into(),
             identity_id: identity_id.into(),
             identity_name: identity_name.into(),
@@ -111,6 +127,54 @@ impl Store {
         }
         books.authenticators.push(authenticator);
         true
+    }
+
+    /// Keeps what nobody spent a token for. False: somebody has this certificate already.
+    pub(crate) fn add(&self, authenticator: Authenticator) -> bool {
+        let mut books = self.lock();
+        if books.knows(&authenticator.fingerprint_sha1) {
+            return false;
+        }
+        books.authenticators.push(authenticator);
+        true
+    }
+
+    /// Whether an authenticator has this fingerprint.
+    pub(crate) fn knows(&self, fingerprint: &str) -> bool {
+        self.lock().knows(fingerprint)
+    }
+
+    /// Puts a CA into the books, in place of one with the same id.
+    pub(crate) fn set_ca(&self, ca: ThirdPartyCa) {
+        let mut books = self.lock();
+        books.cas.retain(|known| known.id != ca.id);
+        books.cas.push(ca);
+    }
+
+    pub(crate) fn ca(&self, id: &str) -> Option<ThirdPartyCa> {
+        self.lock().cas.iter().find(|ca| ca.id == id).cloned()
+    }
+
+    pub(crate) fn cas(&self) -> Vec<ThirdPartyCa> {
+        self.lock().cas.clone()
+    }
+
+    /// The name of a new identity by a CA's format. One that is taken gets a number of six digits, once more for each that
+    /// is taken too.
+    pub(crate) fn unused_name(&self, symbols: &[(&str, &str)], format: &str) -> String {
+        let mut name = symbols.iter().fold(format.to_owned(), |name, (symbol, value)| name.replace(symbol, value));
+        let books = self.lock();
+        let taken = |name: &str| {
+            let enrolled = books.authenticators.iter().any(|one| one.identity_name == name);
+            enrolled || books.enrollments.values().any(|one| one.identity_name == name)
+        };
+        for number in 1.. {
+            if !taken(&name) {
+                break;
+            }
+            name.push_str(&format!("{number:06}"));
+        }
+        name
     }
 
     /// Notes that `csr` was posted with this token. False: another one was before, and nobody told the client no.
@@ -195,21 +259,21 @@ impl Store {
     pub(crate) fn authenticator_of(&self, leaf: &[u8]) -> Option<Authenticator> {
         let fingerprint = pki::sha1_hex(leaf);
         let books = self.lock();
-        let live = books.authenticators.iter().filter(|one| !books.retired.contains(&one.fingerprint_sha1));
+        let live = books.authenticators.iter().filter(|one| !books.retired.contains(&one.id));
         live.into_iter().find(|one| one.fingerprint_sha1 == fingerprint).cloned()
     }
 
-    /// Takes away what logs the identity in; returns its name.
-    pub(crate) fn retire(&self, identity_id: &str) -> Option<String> {
+    /// Takes away what logs the identity in; returns its name, and the CA of somebody else that it had its certificate of.
+    pub(crate) fn retire(&self, identity_id: &str) -> Option<(String, Option<String>)> {
         let mut books = self.lock();
         let of_identity = books.authenticators.iter().filter(|one| one.identity_id == identity_id);
-        let (fingerprints, names): (Vec<_>, Vec<_>) =
-            of_identity.map(|one| (one.fingerprint_sha1.clone(), one.identity_name.clone())).unzip();
-        books.retired.extend(fingerprints);
-        let enrolled = names.into_iter().next();
-        enrolled.or_else(|| {
+        let (ids, known): (Vec<_>, Vec<_>) =
+            of_identity.map(|one| (one.id.clone(), (one.identity_name.clone(), one.ca_id.clone()))).unzip();
+        // A certificate of a third party may come back: the controller forgets it with its authenticator.
+        books.retired.extend(ids);
+        known.into_iter().last().or_else(|| {
             let known = books.enrollments.values().find(|enrollment| enrollment.identity_id == identity_id);
-            known.map(|enrollment| enrollment.identity_name.clone())
+            known.map(|enrollment| (enrollment.identity_name.clone(), None))
         })
     }
 
@@ -248,13 +312,14 @@ mod tests {
             cert_der: b"leaf".into(),
             spki_der: Vec::new(),
             subject: String::new(),
+            ca_id: None,
         }
     }
 
     #[test]
     fn spends_a_token_once_however_many_ask_at_once() {
         let store = Store::default();
-        store.register("t", "ott", "W4kErfsB6a", "gate-7", unix_now() + 60);
+        store.register("t", "ott", ("W4kErfsB6a", "gate-7"), None, unix_now() + 60);
         let won = std::thread::scope(|scope| {
             let racers: Vec<_> = (0..16).map(|_| scope.spawn(|| store.spend("t", bought("t")))).collect();
             racers.into_iter().filter_map(|racer| racer.join().ok()).filter(|won| *won).count()
@@ -267,10 +332,10 @@ mod tests {
     #[test]
     fn retired_certificate_stays_in_the_books_and_logs_nobody_in() {
         let store = Store::default();
-        store.register("t", "ott", "W4kErfsB6a", "gate-7", unix_now() + 60);
+        store.register("t", "ott", ("W4kErfsB6a", "gate-7"), None, unix_now() + 60);
         assert!(store.spend("t", bought("t")));
         assert!(store.authenticator_of(b"leaf").is_some());
-        assert_eq!(store.retire("W4kErfsB6a").as_deref(), Some("gate-7"));
+        assert_eq!(store.retire("W4kErfsB6a"), Some(("gate-7".into(), None)));
         assert!(store.authenticator_of(b"leaf").is_none());
         assert_eq!(store.authenticators().len(), 1);
     }
@@ -278,7 +343,7 @@ mod tests {
     #[test]
     fn tells_a_second_request_from_a_repeated_one() {
         let store = Store::default();
-        store.register("t", "ott", "i", "n", unix_now() + 60);
+        store.register("t", "ott", ("i", "n"), None, unix_now() + 60);
         assert!(store.post_seen("t", b"one"));
         assert!(store.post_seen("t", b"one"));
         assert!(!store.post_seen("t", b"two"));
