@@ -69,6 +69,9 @@ pub enum TokenError {
     /// `exp` lies in the past.
     #[error("it expired {} ago", Ago(*.0))]
     Expired(Duration),
+    /// `exp` of the token of an identity provider lies in the past.
+    #[error("that of the identity provider expired {} ago", Ago(*.0))]
+    IdpExpired(Duration),
     /// The signature is not by the key of the certificate that was shown.
     #[error("its signature does not verify with the controller's certificate")]
     NotSigned {
@@ -417,10 +420,14 @@ impl UnverifiedToken {
     /// Refuses a token that ended more than five minutes before `now`.
     ///
     /// # Errors
-    /// [`TokenError::Expired`].
+    /// [`TokenError::Expired`], [`TokenError::IdpExpired`].
     pub fn check_expiry(&self, now: UnixTime) -> Result<(), TokenError> {
         let past = Duration::from_secs(now.as_secs().saturating_sub(self.expires.unwrap_or(u64::MAX)));
-        if past > GRACE { Err(TokenError::Expired(past)) } else { Ok(()) }
+        match &self.external {
+            _ if past <= GRACE => Ok(()),
+            Some(_) => Err(TokenError::IdpExpired(past)),
+            None => Err(TokenError::Expired(past)),
+        }
     }
 
     /// Checks the signature with the public key of `leaf`: the one function that judges it.

@@ -79,6 +79,7 @@ const NEVER: &[(&str, &[&str], &[&str])] = &[
         &["expose_secret()"],
         &[
             "jwt.rs",
+            "jwt/idp.rs",
             "http.rs",
             "http/proxy.rs",
             "controller.rs",
@@ -88,6 +89,7 @@ const NEVER: &[(&str, &[&str], &[&str])] = &[
             "key/pin.rs",
             "cli/ask.rs",
             "cli/args/proxy.rs",
+            "cli/args/secret.rs",
             "cli/process.rs",
         ],
     ),

@@ -83,9 +83,9 @@ fn token_key_enrolls_and_logs_in() {
 #[test]
 fn goes_on_wherever_it_was_killed() {
     for (event, lost) in [
-        ("trusted", false),
+        ("recorded-trusted", false),
         ("after_generation", false),
-        ("ready", false),
+        ("recorded-ready", false),
         ("before_post", false),
         ("after_post", true),
         ("answer_synced", false),

@@ -82,7 +82,15 @@ fn reads_it_from_a_descriptor() {
 /// Whether a request was sent or not, a rerun ends it, and the password is set once.
 #[test]
 fn goes_on_wherever_it_was_killed() {
-    for event in ["trusted", "ready", "before_post", "after_post", "answer_synced", "identity_written", "identity_renamed"] {
+    for event in [
+        "recorded-trusted",
+        "recorded-ready",
+        "before_post",
+        "after_post",
+        "answer_synced",
+        "identity_written",
+        "identity_renamed",
+    ] {
         let scene = Scene::new(Options::default());
         let killed = ending(scene.enroll(), event, "kill").run();
         assert_eq!(killed.signal, Some(9), "{event}: {killed}");

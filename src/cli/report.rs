@@ -231,6 +231,10 @@ fn words(done: &Done) -> String {
 }
 
 fn enrolled(e: &Enrolled) -> String {
+    if e.identity.id.is_none() && e.key.is_none() {
+        let (file, controller) = (&e.identity.file, &e.identity.controller);
+        return format!("{file}: where {controller} is and whom to trust there, and no identity\n{}", reader_lines(&e.readers));
+    }
     let key = e.key.as_ref().map(|key| {
         let made = if key.created { "new" } else { "existing" };
         let place = match &e.token {

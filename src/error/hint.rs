@@ -6,6 +6,7 @@ use super::{Error, Spent};
 use crate::controller::{ControllerError, Outcome, Refusal};
 use crate::files::{FileError, FileErrorKind, Unsafe};
 use crate::http::{HttpError, HttpErrorKind, ProxyError};
+use crate::identity::IdentityError;
 use crate::journal::JournalError;
 use crate::jwt::{Brings, TokenError};
 use crate::key::KeyError;
@@ -55,6 +56,9 @@ impl Error {
                 "finish it with its own token, or give --force to set {} aside and begin anew",
                 folder.display()
             ))),
+            Self::Identity { source: IdentityError::Missing("cert"), .. } => {
+                Some(Hint::say("nobody can log in with it: enroll with the token of an identity"))
+            }
             Self::Identity { .. } | Self::Read(_) => None,
             Self::Login { source, .. } => login_hint(source),
             Self::LoginNeedsMore => None,
@@ -67,6 +71,7 @@ impl Error {
 fn token_hint(error: &TokenError) -> Option<Hint> {
     match error {
         TokenError::Expired(_) => Some(Hint::say("ask the administrator to refresh the enrollment, which makes a new token")),
+        TokenError::IdpExpired(_) => Some(Hint::say("get a new one from the identity provider")),
         TokenError::Missing(_) => Some(Hint::say("give the token's file with --jwt, or `-` for standard input")),
         TokenError::Empty | TokenError::Malformed(_) | TokenError::TooLarge => {
             Some(Hint::say("copy the token again, whole: three parts with dots between them, beginning with `ey`"))

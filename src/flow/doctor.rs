@@ -81,6 +81,10 @@ pub fn doctor(request: &Request, world: &World<'_>) -> Diagnosis {
             let until = token.expires().map(rfc3339).unwrap_or_default();
             match token.identity() {
                 Some(identity) => format!("for identity {identity} of {}, until {until}", token.issuer()),
+                None if token.method().brings() == Brings::IdpToken => {
+                    let until = if until.is_empty() { until } else { format!(", until {until}") };
+                    format!("of an identity provider, for {}{until}", token.issuer())
+                }
                 None => format!("method {}, for everybody at {}", token.method().name(), token.issuer()),
             }
         }),

@@ -329,7 +329,7 @@ fn check_secret(request: &Request, stage: &Stage) -> Result<(), Error> {
 pub(super) fn check_expiry(token: &UnverifiedToken, world: &World<'_>) -> Result<(), Error> {
     match token.check_expiry(world.now()) {
         Ok(()) => Ok(()),
-        Err(TokenError::Expired(_)) if world.clock_is_wrong() => {
+        Err(TokenError::Expired(_) | TokenError::IdpExpired(_)) if world.clock_is_wrong() => {
             note(
                 world,
                 "the clock of this machine is earlier than this program: whether the token has expired is left to the controller",

@@ -199,7 +199,7 @@ impl Enroll {
             return Err(usage_with(message, "leave --key, --create and --key-alg out"));
         }
         if let Some(id) = &typed.issuer_id {
-            if method != Method::Token {
+            if method.brings() != Brings::IdpToken {
                 return Err(usage_with("--issuer-id is for the token of an identity provider", "give that with --idp-token"));
             }
             if id.is_empty() || id.len() > 64 || !id.chars().all(|c| c.is_ascii_alphanumeric() || "-._~".contains(c)) {
@@ -209,7 +209,7 @@ impl Enroll {
         // Whom the controller will make is not known yet: a key in a device cannot be called after them.
         let is_named = typed.key.as_deref().is_some_and(|k| k != "auto");
         let in_device = providers.of(key.uri()).is_ok_and(KeyProvider::keys_live_in_a_device);
-        if method == Method::Token && in_device && !is_named {
+        if method.brings() == Brings::IdpToken && in_device && !is_named {
             return Err(usage_with("this method needs a name for its key", "give it with --key, and --create to make it"));
         }
         Ok(())

@@ -9,7 +9,7 @@ use ziti_enroller::files;
 use ziti_enroller::flow::Watch;
 use ziti_enroller::flow::enroll::{Request, Standing};
 use ziti_enroller::identity;
-use ziti_enroller::jwt::{Method, UnverifiedToken};
+use ziti_enroller::jwt::{Brings, UnverifiedToken};
 
 use super::enroll::{read_token, usage_with};
 use super::limits::{LimitArgs, PatienceArgs};
@@ -71,11 +71,11 @@ impl ResumeArgs {
         let idp = self.secrets.idp_token(watch)?;
         let (token, secret) = match standing.method {
             // It began with a token of the network, or with no token of the controller at all.
-            Some(Method::Token) => {
+            Some(method) if method.brings() == Brings::IdpToken => {
                 let token =
                     token.or_else(|| standing.origin.clone().map(UnverifiedToken::of_controller)).filter(|_| idp.is_some());
                 let token = token.map(|token| together(token, idp.as_ref())).transpose()?;
-                (token, self.secrets.for_request(Method::Token, idp.as_ref())?)
+                (token, self.secrets.for_request(method, idp.as_ref())?)
             }
             Some(method) if !["answered", "done", "lost"].contains(&standing.stage) => {
                 (token, self.secrets.for_request(method, None)?)
