@@ -53,6 +53,9 @@ pub enum Done {
     /// `list keys`.
     #[serde(rename = "list keys")]
     ListKeys(flow::keys::Keys),
+    /// `list signers`.
+    #[serde(rename = "list signers")]
+    ListSigners(flow::signers::Signers),
     /// `key create`.
     #[serde(rename = "key create")]
     CreateKey(flow::keys::Created),
@@ -84,6 +87,7 @@ impl Done {
             | Self::Resume(_)
             | Self::ListTokens(_)
             | Self::ListKeys(_)
+            | Self::ListSigners(_)
             | Self::CreateKey(_)
             | Self::DeleteKey(_)
             | Self::Csr(_)
@@ -158,6 +162,10 @@ pub fn run(args: Args, inherited: Inherited, stdout: Option<&File>) -> Result<Do
         }
         Command::ListTokens(asked) => flow::keys::tokens(&asked.within(&world.providers)?, &world).map(Done::ListTokens),
         Command::ListKeys(asked) => flow::keys::list(&asked.within(&world.providers)?, &world).map(Done::ListKeys),
+        Command::ListSigners(asked) => {
+            let whence = asked.whence(&inherited, world.watch)?;
+            flow::signers::signers(&whence, &world).map(Done::ListSigners)
+        }
         Command::CreateKey(asked) => {
             let (uri, algorithm) = asked.new_key(&world.providers)?;
             flow::keys::create(&uri, algorithm, &world).map(Done::CreateKey)

@@ -6,6 +6,7 @@
 pub mod answer;
 pub mod extend;
 pub mod session;
+pub mod signer;
 
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
@@ -21,6 +22,7 @@ use crate::trust::{Channel, TrustError};
 pub use answer::{Answer, ControllerError, Failure, Outcome, Refusal};
 pub use extend::{Authenticator, Extension};
 pub use session::Session;
+pub use signer::Signer;
 
 const API: &str = "/edge/client/v1";
 /// Exactly this value: controllers up to 1.4 compare the whole header line.

@@ -17,7 +17,7 @@ use crate::files::{FileError, FileErrorKind};
 use crate::http::{HttpError, HttpErrorKind};
 use crate::identity::IdentityError;
 use crate::journal::JournalError;
-use crate::jwt::TokenError;
+use crate::jwt::{Brings, Method, TokenError};
 use crate::key::{KeyError, KeyUri};
 use crate::text::Hint;
 use crate::trust::TrustError;
@@ -104,8 +104,10 @@ pub enum Error {
     #[error("controller refused the enrollment")]
     Refused(#[source] Refusal),
     /// The very first request was answered with "no such token".
-    #[error("the token is not valid at the controller: it was used by someone else, refreshed, or never valid there")]
+    #[error("{}", gone(*.method))]
     Gone {
+        /// How it enrolls.
+        method: Method,
         /// The identity, where the token names one.
         subject: Option<String>,
         /// The controller's words.
@@ -276,7 +278,7 @@ impl Error {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Usage { .. } => 2,
-            Self::Token(TokenError::Expired(_)) => 11,
+            Self::Token(TokenError::Expired(_) | TokenError::IdpExpired(_)) => 11,
             Self::Token(_) => 10,
             Self::Trust { .. } => 12,
             Self::Network { .. } | Self::NotNow { .. } => 30,
@@ -411,6 +413,15 @@ impl Error {
     }
 }
 
+fn gone(method: Method) -> &'static str {
+    match method.brings() {
+        Brings::IdpToken => "the controller does not take the token of the identity provider",
+        Brings::Csr | Brings::Certificate | Brings::Password | Brings::Nothing => {
+            "the token is not valid at the controller: it was used by someone else, refreshed, or never valid there"
+        }
+    }
+}
+
 fn key_exit_code(error: &KeyError, spent: Spent) -> u8 {
     match error {
         KeyError::Reference(fault) if fault.code == "usage" => 2,
@@ -434,7 +445,7 @@ fn token_code(error: &TokenError) -> &'static str {
         TokenError::Method(_) => "token_method",
         TokenError::Issuer { .. } | TokenError::NoIssuer => "token_issuer",
         TokenError::Id => "token_jti",
-        TokenError::Expired(_) => "token_expired",
+        TokenError::Expired(_) | TokenError::IdpExpired(_) => "token_expired",
         TokenError::NotSigned { .. } => "token_damaged",
     }
 }

@@ -9,6 +9,7 @@ pub mod inspect;
 pub mod keys;
 pub mod renew;
 pub mod request;
+pub mod signers;
 pub mod status;
 pub mod verify;
 

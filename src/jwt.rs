@@ -5,6 +5,7 @@
 //! the controller shows in the handshake. Follows RFC 7515 (compact form), RFC 7518 §3.3-3.4 and the controller's claims.
 
 mod envelope;
+mod idp;
 
 use std::fmt;
 use std::time::Duration;
@@ -16,6 +17,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use self::envelope::{decode, object, string};
+
+pub use idp::IdpToken;
 
 use crate::key::encoding::{ecdsa_der, sha1, sha256};
 use crate::origin::{Origin, OriginError};
@@ -66,6 +69,9 @@ pub enum TokenError {
     /// `exp` lies in the past.
     #[error("it expired {} ago", Ago(*.0))]
     Expired(Duration),
+    /// `exp` of the token of an identity provider lies in the past.
+    #[error("that of the identity provider expired {} ago", Ago(*.0))]
+    IdpExpired(Duration),
     /// The signature is not by the key of the certificate that was shown.
     #[error("its signature does not verify with the controller's certificate")]
     NotSigned {
@@ -235,6 +241,8 @@ pub struct UnverifiedToken {
     id: Option<SecretString>,
     expires: Option<u64>,
     clustered: bool,
+    /// Who is meant by the token of an identity provider that goes with it.
+    external: Option<String>,
 }
 
 /// Stands for the token where the token itself must not: in the journal.
@@ -320,7 +328,42 @@ impl UnverifiedToken {
         let signature = decode("signature", signature)?;
         // Addresses of all controllers; one alone names itself at most.
         let clustered = claims.get("ctrls").and_then(Value::as_array).is_some_and(|c| c.len() > 1);
-        Ok(Self { compact, algorithm, kid, signature, method, issuer, subject, id, expires, clustered })
+        Ok(Self { compact, algorithm, kid, signature, method, issuer, subject, id, expires, clustered, external: None })
+    }
+
+    /// In place of a token, for a controller that the person who runs this program vouches for: nobody has signed it.
+    pub fn of_controller(controller: Origin) -> Self {
+        Self {
+            compact: SecretString::default(),
+            algorithm: Algorithm::Es256,
+            kid: None,
+            signature: Vec::new(),
+            method: Method::Network,
+            subject: controller.to_string(),
+            issuer: controller,
+            id: None,
+            expires: None,
+            clustered: false,
+            external: None,
+        }
+    }
+
+    /// A token of the network, together with one of an identity provider: the first leads to the controller, the second
+    /// enrolls there.
+    ///
+    /// # Errors
+    /// [`TokenError::Method`] for a token that enrolls by itself.
+    pub fn with_idp_token(self, idp: &IdpToken) -> Result<Self, TokenError> {
+        if self.method != Method::Network {
+            let why = format!("its method `{}` enrolls by itself, without the token of an identity provider", self.method.name());
+            return Err(TokenError::Method(why));
+        }
+        Ok(Self { method: Method::Token, expires: idp.expires(), external: Some(idp.whom().to_owned()), ..self })
+    }
+
+    /// Whether a controller has signed it.
+    pub fn is_signed(&self) -> bool {
+        !self.signature.is_empty()
     }
 
     /// Where to dial. Nothing else of an unverified token is used.
@@ -364,18 +407,27 @@ impl UnverifiedToken {
         (name, self.kid.as_deref().map(Printable::new))
     }
 
-    /// SHA-256 of the compact form.
+    /// SHA-256 of the compact form. Identity providers give out token after token: there it is of the controller and of
+    /// whom they mean.
     pub fn digest(&self) -> TokenDigest {
-        TokenDigest(hex(&sha256(self.compact.expose_secret().as_bytes())))
+        let digest = match &self.external {
+            Some(whom) => sha256(format!("{}\0{whom}", self.issuer).as_bytes()),
+            None => sha256(self.compact.expose_secret().as_bytes()),
+        };
+        TokenDigest(hex(&digest))
     }
 
     /// Refuses a token that ended more than five minutes before `now`.
     ///
     /// # Errors
-    /// [`TokenError::Expired`].
+    /// [`TokenError::Expired`], [`TokenError::IdpExpired`].
     pub fn check_expiry(&self, now: UnixTime) -> Result<(), TokenError> {
         let past = Duration::from_secs(now.as_secs().saturating_sub(self.expires.unwrap_or(u64::MAX)));
-        if past > GRACE { Err(TokenError::Expired(past)) } else { Ok(()) }
+        match &self.external {
+            _ if past <= GRACE => Ok(()),
+            Some(_) => Err(TokenError::IdpExpired(past)),
+            None => Err(TokenError::Expired(past)),
+        }
     }
 
     /// Checks the signature with the public key of `leaf`: the one function that judges it.

@@ -136,7 +136,7 @@ pub fn establish(
     let anchors = fetched.and(given).map_err(TrustError::Cacerts)?;
     channel.anchor(&anchors, now)?;
     let seen = channel.http.last_handshake().map(|seen| seen.chain).unwrap_or_default();
-    let doubt = seen.first().and_then(|leaf| token.verify(leaf).err());
+    let doubt = seen.first().filter(|_| token.is_signed()).and_then(|leaf| token.verify(leaf).err());
     Ok(Trust { token: token.accept_by_operator(&JudgedByOperator::in_a_handshake()), anchors, channel, doubt })
 }
 

@@ -28,6 +28,7 @@ mod token;
 mod tpm;
 mod trust;
 mod usage;
+mod ways;
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -70,6 +71,7 @@ const ALL: &[&[&str]] = &[
     success::NAMES,
     reading::NAMES,
     commands::NAMES,
+    ways::NAMES,
 ];
 
 fn folder() -> PathBuf {

@@ -51,6 +51,7 @@ const CORRIDORS: &[(&str, &[&str])] = &[
     ("verify", &[]),
     ("inspect", &[]),
     ("keys", &[]),
+    ("signers", &[]),
     ("doctor", &["enroll"]),
     // It may make a key first.
     ("request", &["keys"]),
@@ -82,6 +83,7 @@ const NEVER: &[(&str, &[&str], &[&str])] = &[
         &["expose_secret()"],
         &[
             "jwt.rs",
+            "jwt/idp.rs",
             "http.rs",
             "http/proxy.rs",
             "controller.rs",
@@ -91,6 +93,7 @@ const NEVER: &[(&str, &[&str], &[&str])] = &[
             "key/pin.rs",
             "cli/ask.rs",
             "cli/args/proxy.rs",
+            "cli/args/secret.rs",
             "cli/process.rs",
         ],
     ),

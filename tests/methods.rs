@@ -9,9 +9,9 @@ mod certificate_request;
 mod historical;
 mod third_party;
 
-use ziti_enroller_support::{Controller, Options, Tls, Token, figures};
+use ziti_enroller_support::{Controller, IdentityProvider, Options, Tls, Token, figures};
 
-use crate::machine::{Fixture, Machine, report};
+use crate::machine::{Fixture, InFiles, Machine, report};
 use third_party::ThirdParty;
 
 /// Makes one row: enrolls over each version of TLS, and logs in with what that gave. `enroll` gets a controller and a
@@ -55,6 +55,48 @@ fn ca<F: Fixture>(controller: &Controller, machine: &Machine<F>) -> Token {
     token
 }
 
+/// The token of an identity provider, and a new key.
+fn token<F: Fixture>(controller: &Controller, machine: &Machine<F>) -> Token {
+    let provider = IdentityProvider::new("idp");
+    controller.trust_provider(&provider);
+    let token = controller.network_token("gate-7");
+    std::fs::write(machine.path("idp.jwt"), provider.token("gate-7")).expect("the machine's folder is writable");
+    let enroll = machine.enroll_with(&token).args(["--idp-token", "idp.jwt", "--create", "--key"]);
+    report(&enroll.arg(machine.keys.reference("gate-7")).run());
+    token
+}
+
+/// A row for each provider of a method that has no key; `posts` is what it asks of the controller.
+fn row_without_a_key(method: &str, posts: usize, enroll: impl Fn(&Controller, &Machine<InFiles>)) {
+    for (tls, version) in [(Tls::Only12, "1.2"), (Tls::Only13, "1.3")] {
+        let controller = Controller::start(Options { tls, ..Options::default() });
+        enroll(&controller, &Machine::new());
+        let counts = controller.counts();
+        assert_eq!((counts.connections, counts.handshakes, counts.enroll_posts), (1, 1, posts), "{:?}", controller.log());
+        assert!(controller.violations().is_empty(), "{:?}", controller.violations());
+        for provider in ["file", "SoftHSM", "tpm2-pkcs11", "TPM"] {
+            figures::method(method, provider, version, None);
+        }
+    }
+}
+
+#[test]
+fn network() {
+    row_without_a_key("network", 0, |controller, machine| {
+        report(&machine.enroll_with(&controller.network_token("gate-7")).run());
+    });
+}
+
+#[test]
+fn updb() {
+    row_without_a_key("updb", 1, |controller, machine| {
+        std::fs::write(machine.path("password"), "hush hush").expect("the machine's folder is writable");
+        let token = controller.password_token("gate-7");
+        report(&machine.enroll_with(&token).args(["--password-file", "password"]).run());
+        assert_eq!(controller.passwords()[0].password, "hush hush");
+    });
+}
+
 /// The rows of each provider.
 macro_rules! rows {
     ($($module:ident: $place:ty, $name:literal: $($method:ident),+;)+) => { $(mod $module {
@@ -63,12 +105,12 @@ macro_rules! rows {
 }
 
 rows! {
-    file: crate::machine::InFiles, "file": ott, ottca, ca;
-    softhsm: crate::machine::InToken, "SoftHSM": ott, ottca, ca;
-    tpm2_pkcs11: crate::machine::InTpm2Pkcs11, "tpm2-pkcs11": ott, ottca, ca;
+    file: crate::machine::InFiles, "file": ott, ottca, ca, token;
+    softhsm: crate::machine::InToken, "SoftHSM": ott, ottca, ca, token;
+    tpm2_pkcs11: crate::machine::InTpm2Pkcs11, "tpm2-pkcs11": ott, ottca, ca, token;
 }
 
 #[cfg(feature = "tpm")]
 rows! {
-    tpm: crate::machine::tpm::InTpmFile, "TPM": ott, ottca, ca;
+    tpm: crate::machine::tpm::InTpmFile, "TPM": ott, ottca, ca, token;
 }

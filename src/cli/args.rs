@@ -7,6 +7,8 @@ mod proxy;
 pub mod renew;
 mod request;
 mod resume;
+mod secret;
+mod signers;
 
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
@@ -32,6 +34,7 @@ pub use proxy::ProxyArgs;
 use renew::{Renew, RenewArgs};
 use request::{CsrArgs, Request};
 use resume::ResumeArgs;
+pub use signers::SignersArgs;
 
 /// A command line, read.
 #[derive(Debug)]
@@ -78,6 +81,8 @@ pub enum Command {
     ListTokens(OfKeys),
     /// `list keys`.
     ListKeys(OfKeys),
+    /// `list signers`.
+    ListSigners(Box<SignersArgs>),
     /// `key create`.
     CreateKey(OfKeys),
     /// `key delete`.
@@ -107,6 +112,7 @@ impl Command {
             Self::Doctor(_)
             | Self::ListTokens(_)
             | Self::ListKeys(_)
+            | Self::ListSigners(_)
             | Self::Verify { .. }
             | Self::Inspect { .. }
             | Self::Status { .. }
@@ -181,6 +187,8 @@ enum ListWhat {
     Tokens(KeyArgs),
     /// Private keys of a token or device, with what rules each out
     Keys(KeyArgs),
+    /// Identity providers whose tokens the controller takes; no login is made
+    Signers(SignersArgs),
 }
 
 #[derive(Debug, Subcommand)]
@@ -313,6 +321,10 @@ impl Args {
             }
             TypedCommand::List { what: ListWhat::Keys(typed) } => {
                 (typed.pins.clone(), typed.limits.clone(), Command::ListKeys(OfKeys { typed, options }))
+            }
+            TypedCommand::List { what: ListWhat::Signers(typed) } => {
+                proxy = Some(typed.proxy.clone());
+                (PinArgs::default(), typed.limits.clone(), Command::ListSigners(Box::new(typed)))
             }
             TypedCommand::Key { what: KeyWhat::Create(typed) } => {
                 (typed.pins.clone(), typed.limits.clone(), Command::CreateKey(OfKeys { typed, options }))

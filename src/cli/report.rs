@@ -7,6 +7,7 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use serde_json::{Map, Value, json};
+use ziti_enroller::controller::Signer;
 use ziti_enroller::error::{Error, Spent};
 use ziti_enroller::flow::IdentitySummary;
 use ziti_enroller::flow::doctor::Check;
@@ -15,7 +16,7 @@ use ziti_enroller::flow::enroll::EnrolledKey;
 use ziti_enroller::flow::inspect::{Certificate, Inspected};
 use ziti_enroller::flow::renew::Outcome;
 use ziti_enroller::flow::status::{PathStatus, State};
-use ziti_enroller::key::{KeyListing, PlaceListing, Readers};
+use ziti_enroller::key::{KeyListing, Place, PlaceListing, Readers};
 use ziti_enroller::text::shell_word;
 
 use super::Done;
@@ -140,7 +141,7 @@ pub fn failure(error: &Error, format: Format, stdout: Option<File>) -> ExitCode 
 fn readers(done: &Done) -> Option<&Readers> {
     match done {
         Done::Enroll(e) | Done::Resume(e) => Some(&e.readers),
-        Done::Inspect(Inspected::Identity { readers, .. }) => Some(readers),
+        Done::Inspect(Inspected::Identity { readers, .. } | Inspected::Network { readers, .. }) => Some(readers),
         Done::Renew(One { outcome: Outcome::Renewed(renewed), .. }) => Some(&renewed.readers),
         Done::Renew(_) | Done::RenewAll(_) => None,
         Done::Verify(_)
@@ -149,6 +150,7 @@ fn readers(done: &Done) -> Option<&Readers> {
         | Done::Status(_)
         | Done::ListTokens(_)
         | Done::ListKeys(_)
+        | Done::ListSigners(_)
         | Done::CreateKey(_)
         | Done::DeleteKey(_)
         | Done::Csr(_)
@@ -217,6 +219,10 @@ fn words(done: &Done) -> String {
         Done::Doctor(diagnosis) => diagnosis.checks.iter().map(check).collect(),
         Done::ListTokens(list) => list.tokens.iter().map(token).collect(),
         Done::ListKeys(list) => list.keys.iter().map(key).collect(),
+        Done::ListSigners(list) if list.signers.is_empty() => {
+            format!("{} takes tokens of no identity provider\n", list.controller)
+        }
+        Done::ListSigners(list) => list.signers.iter().map(signer).collect(),
         Done::CreateKey(made) => format!("{}\n", made.reference),
         Done::Csr(request) => match &request.file {
             None => request.csr.as_pem().to_owned(),
@@ -240,8 +246,10 @@ fn words(done: &Done) -> String {
         Done::Inspect(Inspected::Token { controller, subject, method, algorithm, signer_sha1, expires, expired }) => {
             let signer = signer_sha1.as_ref().map(|s| format!(" by the certificate {s}")).unwrap_or_default();
             let until = expires.as_ref().map(|e| format!("{} {e}", if *expired { "expired" } else { "valid until" }));
+            // That of the network names nobody.
+            let whose = if *subject == format!("{controller}/") { String::new() } else { format!("  identity: {subject}\n") };
             format!(
-                "enrollment token, not verified\n  controller: {controller}\n  identity: {subject}\n  method: {method}\n  \
+                "enrollment token, not verified\n  controller: {controller}\n{whose}  method: {method}\n  \
                  signed: {algorithm}{signer}\n  {}\n",
                 until.unwrap_or_else(|| "without an end".into())
             )
@@ -254,17 +262,27 @@ fn words(done: &Done) -> String {
                 reader_lines(readers)
             )
         }
+        Done::Inspect(Inspected::Network { apis, anchors, readers }) => format!(
+            "network, without an identity\n  controller: {}\n  CA certificates: {anchors}\n{}",
+            apis.join(", "),
+            reader_lines(readers)
+        ),
         Done::Inspect(Inspected::Certificates { certificates }) => certificates.iter().map(certificate).collect(),
     }
 }
 
 fn enrolled(e: &Enrolled) -> String {
+    if e.identity.id.is_none() && e.key.is_none() {
+        let (file, controller) = (&e.identity.file, &e.identity.controller);
+        return format!("{file}: where {controller} is and whom to trust there, and no identity\n{}", reader_lines(&e.readers));
+    }
     let key = e.key.as_ref().map(|key| {
         let made = if key.created { "new" } else { "existing" };
         format!("{made} {}", key_words(key, e.token.as_ref()))
     });
     let until = e.certificate.as_ref().map(|c| format!("certificate until {}", c.not_after));
-    let facts: Vec<String> = key.into_iter().chain(until).collect();
+    let username = e.username.as_ref().map(|name| format!("logs in as `{name}` with the password"));
+    let facts: Vec<String> = key.into_iter().chain(until).chain(username).collect();
     let facts = if facts.is_empty() { String::new() } else { format!(" ({})", facts.join(", ")) };
     let who = e.identity.id.as_ref().map(|id| format!(" {id}")).unwrap_or_default();
     format!("enrolled{who} at {}: {}{facts}\n{}", e.identity.controller, e.identity.file, reader_lines(&e.readers))
@@ -343,6 +361,7 @@ fn path_status(path: &PathStatus) -> String {
             let due = if enrolled.due { ": due for renewal" } else { "" };
             format!("enrolled, certificate until {} ({}){due}", enrolled.certificate.not_after, left(enrolled.days_left))
         }
+        State::Network => "a network without an identity".to_owned(),
         State::Renewing { stage } => format!("a renewal stopped at stage `{stage}`"),
         State::Unfinished { stage, subject, token_spent } => {
             let spent = match token_spent {
@@ -381,6 +400,19 @@ fn key(k: &KeyListing) -> String {
 
 fn not_usable(obstacle: &Option<String>) -> String {
     obstacle.as_ref().map(|why| format!("  not usable: {why}\n")).unwrap_or_default()
+}
+
+fn signer(s: &Signer) -> String {
+    let ways: Vec<&str> = [(s.enroll_to_cert, "a certificate"), (s.enroll_to_token, "logins with its tokens")]
+        .into_iter()
+        .filter_map(|(can, what)| can.then_some(what))
+        .collect();
+    let ways = if ways.is_empty() { "nothing".to_owned() } else { ways.join(" or ") };
+    let more = [("audience", &s.audience), ("client id", &s.client_id), ("asked for a token at", &s.external_auth_url)];
+    let more: String = more.iter().filter_map(|(name, value)| Some(format!("  {name}: {}\n", value.as_ref()?))).collect();
+    let scopes: Vec<&str> = s.scopes.iter().map(|scope| scope.as_str()).collect();
+    let scopes = if scopes.is_empty() { String::new() } else { format!("  scopes: {}\n", scopes.join(" ")) };
+    format!("{} `{}`\n  its tokens enroll to: {ways}\n{more}{scopes}", s.id, s.name)
 }
 
 fn certificate(c: &Certificate) -> String {

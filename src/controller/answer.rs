@@ -154,6 +154,12 @@ impl Outcome {
 }
 
 impl Outcome {
+    /// Whether a refusal is about the token of an identity provider: out of date, or of a provider that is not taken. It
+    /// says nothing about requests before.
+    pub fn is_about_idp_token(refusal: &Refusal) -> bool {
+        refusal.code.as_str() == "INVALID_ENROLLMENT_TOKEN"
+    }
+
     /// Whether a refusal says that the token is not there, or not there any more.
     pub fn is_gone(refusal: &Refusal) -> bool {
         let gone = [
@@ -210,6 +216,12 @@ impl Answer {
         let envelope: Envelope = serde_json::from_slice(&self.body).map_err(|_| "it is neither JSON nor PEM")?;
         let cert = envelope.data.cert.filter(|c| !c.is_empty()).ok_or("it holds no certificate")?;
         Ok(Issued { cert: cert.into_bytes(), apis: self.apis() })
+    }
+
+    /// The name that an identity logs in with, where the answer to an enrollment with a password says so (from 1.5.1).
+    pub fn username(&self) -> Option<Printable> {
+        let json: Value = serde_json::from_slice(&self.body).unwrap_or_default();
+        json.pointer("/data/username").and_then(Value::as_str).map(Printable::new)
     }
 
     /// The client APIs of all controllers of the network, where the answer to an enrollment says so (from 2.1).

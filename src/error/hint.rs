@@ -3,11 +3,12 @@
 use std::path::Path;
 
 use super::{Error, Spent};
-use crate::controller::{ControllerError, Refusal};
+use crate::controller::{ControllerError, Outcome, Refusal};
 use crate::files::{FileError, FileErrorKind, Unsafe};
 use crate::http::{HttpError, HttpErrorKind, ProxyError};
+use crate::identity::IdentityError;
 use crate::journal::JournalError;
-use crate::jwt::TokenError;
+use crate::jwt::{Brings, TokenError};
 use crate::key::KeyError;
 use crate::text::{Hint, Printable, shell_word};
 use crate::trust::TrustError;
@@ -29,6 +30,7 @@ impl Error {
                 Some(Hint::say("see what the device or its service is doing; --device-timeout gives it more time"))
             }
             Self::Refused(refusal) => refusal_hint(&refusal.code),
+            Self::Gone { method, source, .. } if method.brings() == Brings::IdpToken => Some(Hint::say(idp_token_hint(source))),
             Self::Gone { subject: None, .. } => Some(Hint::say("ask the administrator for a new token")),
             Self::Gone { subject: Some(subject), .. } => Some(Hint::say(format!(
                 "have the administrator look at the authenticators of identity {subject}: if there is one that you do not know, \
@@ -58,6 +60,9 @@ impl Error {
                 "finish it with its own token, or give --force to set {} aside and begin anew",
                 folder.display()
             ))),
+            Self::Identity { source: IdentityError::Missing("cert"), .. } => {
+                Some(Hint::say("nobody can log in with it: enroll with the token of an identity"))
+            }
             Self::Identity { .. } | Self::Read(_) => None,
             Self::Login { source, .. } => login_hint(source),
             Self::LoginNeedsMore => None,
@@ -83,6 +88,7 @@ impl Error {
 fn token_hint(error: &TokenError) -> Option<Hint> {
     match error {
         TokenError::Expired(_) => Some(Hint::say("ask the administrator to refresh the enrollment, which makes a new token")),
+        TokenError::IdpExpired(_) => Some(Hint::say("get a new one from the identity provider")),
         TokenError::Missing(_) => Some(Hint::say("give the token's file with --jwt, or `-` for standard input")),
         TokenError::Empty | TokenError::Malformed(_) | TokenError::TooLarge => {
             Some(Hint::say("copy the token again, whole: three parts with dots between them, beginning with `ey`"))
@@ -155,6 +161,16 @@ fn proxy_hint(controller: &str, why: &ProxyError) -> Hint {
     }
 }
 
+/// The controller has not taken the token of an identity provider.
+fn idp_token_hint(why: &Refusal) -> &'static str {
+    if Outcome::is_about_idp_token(why) {
+        "get a new token from the identity provider; `ziti-enroller list signers` shows whose tokens the controller takes, and \
+         for which audience"
+    } else {
+        "an identity is enrolled for whom this token means: use its identity file, or have the administrator delete the identity"
+    }
+}
+
 fn refusal_hint(code: &Printable) -> Option<Hint> {
     let say = match code.as_str() {
         "ENROLLMENT_EXPIRED" => "ask the administrator to refresh the enrollment, which makes a new token",
@@ -181,6 +197,7 @@ fn refusal_hint(code: &Printable) -> Option<Hint> {
             "have the administrator allow this way to enroll, at the signer of the token or in the authentication policy of the \
              identity; `ziti-enroller list signers` shows what is allowed now"
         }
+        "NOT_FOUND" => "this controller takes no tokens of identity providers: that needs OpenZiti 2.0 or later",
         "UNAUTHORIZED" => "the token can be used again; have the administrator look at the log of the controller",
         "REQUEST_ENTITY_TOO_LARGE" => {
             "the token can be used again; something before the controller may limit requests more than it does: see --no-proxy"

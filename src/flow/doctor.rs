@@ -81,11 +81,19 @@ pub fn doctor(request: &Request, world: &World<'_>) -> Diagnosis {
             let until = token.expires().map(rfc3339).unwrap_or_default();
             match token.identity() {
                 Some(identity) => format!("for identity {identity} of {}, until {until}", token.issuer()),
+                None if token.method().brings() == Brings::IdpToken => {
+                    let until = if until.is_empty() { until } else { format!(", until {until}") };
+                    format!("of an identity provider, for {}{until}", token.issuer())
+                }
                 None => format!("method {}, for everybody at {}", token.method().name(), token.issuer()),
             }
         }),
     );
     diagnosis.add("output", enroll::try_output(request));
+    if !token.method().brings().a_key() {
+        try_controller(&mut diagnosis, request, token, None, world);
+        return diagnosis;
+    }
     let uri = request.key.uri();
     let key_error = |source| Error::Key { uri: Box::new(uri.clone()), source, spent: Spent::No };
     let provider = match world.providers.of(uri) {
@@ -114,9 +122,7 @@ pub fn doctor(request: &Request, world: &World<'_>) -> Diagnosis {
     if !fits {
         return diagnosis;
     }
-    let met = handshake::meet(token, request.given.as_ref(), shown.as_ref(), world);
-    let met = met.map(|t| format!("{} is {}; it has {} CA certificates", token.issuer(), how(&t), t.anchors.count()));
-    let controller = diagnosis.add("controller", met);
+    let controller = try_controller(&mut diagnosis, request, token, shown.as_ref(), world);
     if controller {
         // A watcher that wants to end the run has nothing to end here.
         drop(world.watch.event(&Event::Within("connected")));
@@ -125,6 +131,19 @@ pub fn doctor(request: &Request, world: &World<'_>) -> Diagnosis {
         diagnosis.add("key", try_key(request, token, world).map_err(key_error));
     }
     diagnosis
+}
+
+fn try_controller(
+    diagnosis: &mut Diagnosis,
+    request: &Request,
+    token: &Arc<UnverifiedToken>,
+    client: Option<&ClientAuth>,
+    world: &World<'_>,
+) -> bool {
+    let met = handshake::meet(token, request.given.as_ref(), client, world);
+    let how = |trust: &Trust| if token.is_signed() { how(trust) } else { "what the given CA certificates say" };
+    let met = met.map(|t| format!("{} is {}; it has {} CA certificates", token.issuer(), how(&t), t.anchors.count()));
+    diagnosis.add("controller", met)
 }
 
 fn how(trust: &Trust) -> &'static str {

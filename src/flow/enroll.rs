@@ -25,7 +25,8 @@ use crate::error::{Error, Spent};
 use crate::files::{self, FileError, FileErrorKind, Folder};
 use crate::jwt::{Brings, Method, TokenError, UnverifiedToken};
 use crate::key::{Place, Readers};
-use crate::text::Hint;
+use crate::origin::Origin;
+use crate::text::{Hint, Printable};
 
 /// An enrollment that is wanted.
 #[derive(Clone, Debug)]
@@ -42,6 +43,8 @@ pub struct Request {
     pub certificate: Option<CertificateWish>,
     /// The name that a new identity is to have, for a method that makes one.
     pub name: Option<String>,
+    /// The controller's id of the identity provider, where the provider's token does not say it.
+    pub issuer: Option<String>,
     /// CA certificates that the controller is trusted by, instead of the token's signature.
     pub given: Option<Anchors>,
     /// What goes into the request and must not be written down: a password, the token of an identity provider.
@@ -68,6 +71,7 @@ impl Request {
             key,
             certificate: None,
             name: None,
+            issuer: None,
             given: None,
             secret: None,
             force: false,
@@ -90,6 +94,9 @@ pub struct Enrolled {
     pub token: Option<Place>,
     /// Its certificate; `null` for a method without one.
     pub certificate: Option<CertificateSummary>,
+    /// The name that it logs in with, where it does so with a password and the controller says it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub username: Option<Printable>,
     /// Who else can open it.
     pub readers: Readers,
 }
@@ -118,6 +125,8 @@ pub struct Standing {
     pub stage: &'static str,
     /// How it enrolls.
     pub method: Option<Method>,
+    /// Where.
+    pub origin: Option<Origin>,
     /// The identity's id.
     pub subject: Option<String>,
     /// The file of its token.
@@ -139,6 +148,7 @@ pub fn standing(out: &Path) -> Result<Option<Standing>, Error> {
     Ok(Some(Standing {
         stage: stage.name(),
         method: intent.as_ref().map(|i| i.method),
+        origin: intent.as_ref().map(|i| i.origin.clone()),
         subject: intent.as_ref().and_then(|i| i.subject.clone()),
         token_file: intent.as_ref().and_then(|i| i.token_file.clone()),
         key: intent.map(|i| i.key),
@@ -233,7 +243,6 @@ pub(super) fn folder_of(request: &Request) -> Result<(Folder, PathBuf), FileErro
 
 /// Reserves the output and finds out where the enrollment stands. Nothing was sent and no PIN tried.
 fn begin(request: &Request, world: &World<'_>) -> Result<(WorkFolder, Stage), Error> {
-    request.token.as_deref().map_or(Ok(()), check_method)?;
     let local = |source| Error::Local { source, spent: Spent::No };
     let place = work::Output::at(&request.out).map_err(local)?;
     if !place.has_work() {
@@ -290,6 +299,7 @@ fn claim(
         }
         stage
     };
+    check_secret(request, &stage)?;
     if !matches!(stage, Stage::Answered(_) | Stage::Done(_)) {
         place.refuse_existing(request.force).map_err(|source| Error::Local { source, spent: spent(&stage) })?;
     }
@@ -317,26 +327,34 @@ fn intent(request: &Request, token: &UnverifiedToken, discard: Option<crate::key
             Brings::Csr | Brings::IdpToken | Brings::Password | Brings::Nothing => None,
         },
         name: request.name.clone(),
+        issuer: request.issuer.clone(),
         given: request.given.clone(),
         discard,
     }
 }
 
-/// Finds out before anything is done whether the method is one that this version enrolls by.
-pub(super) fn check_method(token: &UnverifiedToken) -> Result<(), Error> {
-    match token.method().brings() {
-        Brings::Csr | Brings::Certificate => Ok(()),
-        Brings::IdpToken | Brings::Password | Brings::Nothing => {
-            let why = format!("its method `{}` is not built into this version", token.method().name());
-            Err(Error::Token(TokenError::Method(why)))
-        }
+/// Finds out before anything is sent whether what goes into the request and stands nowhere is at hand.
+fn check_secret(request: &Request, stage: &Stage) -> Result<(), Error> {
+    let is_past = matches!(stage, Stage::Answered(_) | Stage::Done(_) | Stage::Lost(_) | Stage::Refused(..));
+    if is_past || request.secret.is_some() {
+        return Ok(());
+    }
+    let method = stage.intent().map(|i| i.method).or(request.token.as_ref().map(|t| t.method()));
+    let missing = |what: &str, option: &str| {
+        let message = format!("this enrollment cannot go on without {what}");
+        Err(Error::Usage { message, hint: Some(Hint::say(format!("give it with {option}"))) })
+    };
+    match method.map(Method::brings) {
+        Some(Brings::IdpToken) => missing("the token of the identity provider", "--idp-token"),
+        Some(Brings::Password) => missing("the password", "--password-file"),
+        Some(Brings::Csr | Brings::Certificate | Brings::Nothing) | None => Ok(()),
     }
 }
 
 pub(super) fn check_expiry(token: &UnverifiedToken, world: &World<'_>) -> Result<(), Error> {
     match token.check_expiry(world.now()) {
         Ok(()) => Ok(()),
-        Err(TokenError::Expired(_)) if world.clock_is_wrong() => {
+        Err(TokenError::Expired(_) | TokenError::IdpExpired(_)) if world.clock_is_wrong() => {
             note(
                 world,
                 "the clock of this machine is earlier than this program: whether the token has expired is left to the controller",
@@ -349,6 +367,10 @@ pub(super) fn check_expiry(token: &UnverifiedToken, world: &World<'_>) -> Result
 
 /// Whether the token is spent in a stage.
 fn spent(stage: &Stage) -> Spent {
+    // Nothing is sent that could be.
+    if stage.intent().is_some_and(|i| i.method.brings() == Brings::Nothing) {
+        return Spent::No;
+    }
     match stage {
         Stage::Fresh | Stage::Intended(_) | Stage::Trusted(_) | Stage::Planned(..) | Stage::Keyed(_) | Stage::Ready(_) => {
             Spent::No

@@ -10,7 +10,8 @@ use super::login::read_identity;
 use super::{CertificateSummary, World, days_left, renew};
 use crate::error::{Error, Spent, take_back_command};
 use crate::files;
-use crate::identity::{Identity, IdentityError};
+use crate::identity::{self, Identity, IdentityError, Network};
+use crate::jwt::{Brings, Method};
 use crate::text::shell_word;
 
 /// Where each of the paths stands.
@@ -39,6 +40,8 @@ pub enum State {
     Nothing,
     /// An identity is in place.
     Enrolled(Enrolled),
+    /// A file without an identity: where a network is, and whom to trust there.
+    Network,
     /// An enrollment has not ended.
     Unfinished {
         /// The stage that it reached.
@@ -96,6 +99,9 @@ fn one(path: &Path, due_within: Duration, world: &World<'_>) -> Result<PathStatu
         }
         (Ok(None), Ok(Some(stage))) => (State::Renewing { stage }, renewal()),
         (Ok(None), Ok(None)) if !file.exists() => (State::Nothing, None),
+        (Ok(None), Ok(None)) if files::read_file(&file, identity::LARGEST).is_ok_and(|text| Network::is_all_of(&text)) => {
+            (State::Network, None)
+        }
         (Ok(None), Ok(None)) => match read_identity(&file).and_then(|identity| enrolled(&file, &identity, due_within, world)) {
             Ok(enrolled) => {
                 let next = if enrolled.due { renewal() } else { None };
@@ -120,12 +126,20 @@ fn enrolled(file: &Path, identity: &Identity, due_within: Duration, world: &Worl
 
 fn next_command(standing: &Standing, file: &Path, name: &str) -> String {
     let token_is_there = standing.token_file.as_ref().is_some_and(|token| token.exists());
+    let secret = match standing.method.map(Method::brings) {
+        Some(Brings::IdpToken) => " --idp-token FILE",
+        Some(Brings::Password) => " --password-file FILE",
+        _ => "",
+    };
     match (standing.stage, &standing.key) {
         ("lost", _) => take_back_command(standing.subject.as_deref(), file),
         // Whoever was stopped so early has not even said which key.
         (_, None) => format!("ziti-enroller enroll --jwt - --out {name}"),
         ("answered" | "refused" | "done", _) => format!("ziti-enroller resume {name}"),
-        (_, Some(_)) if token_is_there => format!("ziti-enroller resume {name}"),
-        (_, Some(_)) => format!("ziti-enroller resume {name} --jwt -"),
+        // Its token is the identity provider's.
+        (_, Some(_)) if token_is_there || standing.method.map(Method::brings) == Some(Brings::IdpToken) => {
+            format!("ziti-enroller resume {name}{secret}")
+        }
+        (_, Some(_)) => format!("ziti-enroller resume {name} --jwt -{secret}"),
     }
 }

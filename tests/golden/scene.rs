@@ -134,10 +134,12 @@ impl Scene {
             (text(self.machine.folder()), "[DIR]"),
             // As references write it.
             (text(self.machine.folder()).replace('/', "%2F"), "[DIR]"),
-            (self.token.sub().to_owned(), "[ID]"),
             (self.token.compact().to_owned(), "[TOKEN]"),
             (env!("CARGO_PKG_VERSION").to_owned(), "[VERSION]"),
         ];
+        // That of a network token is the controller's address.
+        known.extend([self.token.sub().to_owned()].into_iter().filter(|sub| !sub.starts_with("https:")).map(|sub| (sub, "[ID]")));
+        known.extend(self.controller.authenticators().into_iter().map(|one| (one.identity_id, "[ID]")));
         known.extend(self.others.iter().map(|identity| (identity.clone(), "[OTHER ID]")));
         if let Some(InToken { hsm }) = self.keys.get() {
             known.push((text(hsm.directory()), "[TOKEN DIR]"));
@@ -291,10 +293,15 @@ impl<'s> Run<'s> {
 
     /// The same, with somebody at a terminal who is asked `question` and types `answer`.
     pub fn at_terminal(self, question: &str, answer: &str) -> Ran {
+        self.at_terminal_asked(&[(question, answer)])
+    }
+
+    /// The same with several questions.
+    pub fn at_terminal_asked(self, dialogue: &[(&str, &str)]) -> Ran {
         let terminal = Terminal::open();
         let before = self.scene.controller.enroll_posts();
         let running = terminal.seat(self.program()).start();
-        terminal.answer(question, answer);
+        dialogue.iter().for_each(|(question, answer)| terminal.answer(question, answer));
         let outcome = running.wait();
         self.ran(&outcome, before, Some(terminal.shown()))
     }

@@ -15,12 +15,13 @@ use ziti_enroller::flow::enroll::Request;
 use ziti_enroller::flow::enroll::stage::{CertificateWish, KeyWish};
 use ziti_enroller::flow::{Event, Watch};
 use ziti_enroller::identity::{self, IdentityError};
-use ziti_enroller::jwt::{self, Brings, TokenError, UnverifiedToken};
+use ziti_enroller::jwt::{self, Brings, Method, TokenError, UnverifiedToken};
 use ziti_enroller::key::uri::{UriError, holds_a_pin};
 use ziti_enroller::key::{KeyAlgorithm, KeyProvider, KeyReference, KeyUri, Providers};
 use ziti_enroller::text::Hint;
 
 use super::limits::{LimitArgs, PatienceArgs, owner};
+use super::secret::{SecretArgs, together};
 use super::{PinArgs, ProxyArgs};
 use crate::cli::process::Inherited;
 
@@ -55,6 +56,15 @@ pub struct EnrollArgs {
     /// Trust the controller by the CA certificates in this file, not by the token's signature
     #[arg(long, value_name = "FILE", env = "ZITI_ENROLLER_CA", hide_env = true)]
     ca: Option<PathBuf>,
+    /// The controller's address, for --ca and --idp-token without a network token
+    #[arg(long, value_name = "URL", env = "ZITI_ENROLLER_CONTROLLER", hide_env = true)]
+    controller: Option<String>,
+    /// The controller's id of the identity provider, where its token does not say: see `list signers`
+    #[arg(long, value_name = "ID", env = "ZITI_ENROLLER_ISSUER_ID", hide_env = true)]
+    issuer_id: Option<String>,
+    /// What some methods put into the request.
+    #[command(flatten)]
+    pub secrets: SecretArgs,
     /// Put the PIN into the identity file, for SDKs that look nowhere else
     #[arg(long, env = "ZITI_ENROLLER_EMBED_PIN", hide_env = true, value_parser = FalseyValueParser::new())]
     embed_pin: bool,
@@ -127,8 +137,13 @@ impl Enroll {
     /// Reads the token and says what is to be done.
     pub fn into_request(self, providers: &Providers, inherited: &Inherited, watch: &dyn Watch) -> Result<Request, Error> {
         let key = self.key_wish(providers)?;
+        if self.typed.secrets.reads_stdin() && self.typed.jwt.as_ref().is_some_and(|jwt| jwt == "-") {
+            return Err(usage_with("two tokens cannot both be on standard input", "put one of them into a file"));
+        }
+        let idp = self.typed.secrets.idp_token(watch)?;
         let (token, token_file) = self.token(inherited, watch)?;
-        let token = Arc::new(UnverifiedToken::parse(&token).map_err(Error::Token)?);
+        let token = Arc::new(together(token, idp.as_ref())?);
+        self.check_method(token.method(), &key, providers)?;
         self.mind_the_certificate(&token, &key, providers, watch)?;
         let out = match (&self.typed.out, &token_file) {
             (Some(out), _) => out.clone(),
@@ -153,10 +168,14 @@ impl Enroll {
             None => None,
         };
         let given = self.typed.ca.as_deref().map(anchors).transpose()?;
+        // The last, for a person may be asked.
+        let secret = self.typed.secrets.for_request(token.method(), idp.as_ref())?;
         Ok(Request {
             token_file,
             certificate,
             name: self.typed.idname,
+            issuer: self.typed.issuer_id,
+            secret,
             given,
             force: self.typed.force,
             remove_token: self.typed.rm,
@@ -166,13 +185,41 @@ impl Enroll {
         })
     }
 
-    fn token(&self, inherited: &Inherited, watch: &dyn Watch) -> Result<(SecretString, Option<PathBuf>), Error> {
-        let missing = |what: String| Error::Token(TokenError::Missing(what));
-        let Some(jwt) = &self.typed.jwt else {
-            let token = inherited.token().ok_or_else(|| missing("none was given".into()))?;
-            return Ok((token, None));
-        };
-        read_token(jwt, watch)
+    fn token(&self, inherited: &Inherited, watch: &dyn Watch) -> Result<(UnverifiedToken, Option<PathBuf>), Error> {
+        let parse = |text: SecretString| UnverifiedToken::parse(&text).map_err(Error::Token);
+        match (&self.typed.jwt, inherited.token(), &self.typed.controller) {
+            (Some(jwt), ..) => {
+                let (text, file) = read_token(jwt, watch)?;
+                Ok((parse(text)?, file))
+            }
+            (None, Some(text), _) => Ok((parse(text)?, None)),
+            (None, None, Some(url)) => Ok((controller(url, self.typed.ca.is_some())?, None)),
+            (None, None, None) => Err(Error::Token(TokenError::Missing("none was given".into()))),
+        }
+    }
+
+    /// Whether what was typed fits the method.
+    fn check_method(&self, method: Method, key: &KeyWish, providers: &Providers) -> Result<(), Error> {
+        let typed = &self.typed;
+        if !method.brings().a_key() && (typed.key.is_some() || typed.create || typed.key_alg.is_some()) {
+            let message = format!("a token of method {} makes no key, and one is asked for", method.name());
+            return Err(usage_with(message, "leave --key, --create and --key-alg out"));
+        }
+        if let Some(id) = &typed.issuer_id {
+            if method.brings() != Brings::IdpToken {
+                return Err(usage_with("--issuer-id is for the token of an identity provider", "give that with --idp-token"));
+            }
+            if id.is_empty() || id.len() > 64 || !id.chars().all(|c| c.is_ascii_alphanumeric() || "-._~".contains(c)) {
+                return Err(usage_with("--issuer-id is no id of a controller", "see `ziti-enroller list signers`"));
+            }
+        }
+        // Whom the controller will make is not known yet: a key in a device cannot be called after them.
+        let is_named = typed.key.as_deref().is_some_and(|k| k != "auto");
+        let in_device = providers.of(key.uri()).is_ok_and(KeyProvider::keys_live_in_a_device);
+        if method.brings() == Brings::IdpToken && in_device && !is_named {
+            return Err(usage_with("this method needs a name for its key", "give it with --key, and --create to make it"));
+        }
+        Ok(())
     }
 
     /// The folder of ziti-edge-tunnel is a place like any other, but for what that program does there.
@@ -387,8 +434,19 @@ pub fn read_token(jwt: &OsStr, watch: &dyn Watch) -> Result<(SecretString, Optio
     Ok((text(token)?, Some(path)))
 }
 
+/// In place of a token, for a controller that is trusted by `--ca`.
+pub fn controller(url: &str, is_trusted: bool) -> Result<UnverifiedToken, Error> {
+    if !is_trusted {
+        return Err(usage_with(
+            "--controller says where the controller is, and not why to trust it",
+            "give --ca, or a network token",
+        ));
+    }
+    url.parse().map(UnverifiedToken::of_controller).map_err(|e| usage(format!("--controller {url}: {e}")))
+}
+
 /// The CA certificates of a file.
-fn anchors(path: &Path) -> Result<Anchors, Error> {
+pub fn anchors(path: &Path) -> Result<Anchors, Error> {
     let pem = files::read_file(path, identity::LARGEST).map_err(Error::Read)?;
     let unusable = |e| Error::Identity { path: path.to_owned(), source: IdentityError::Certificates("ca", e) };
     Anchors::from_pem(&pem).map_err(unusable)

@@ -7,33 +7,44 @@ use super::stage::{KeyFact, Ready};
 use super::work::Work;
 use super::{Enrolled, EnrolledKey};
 use crate::certificate::Summary;
+use crate::controller::Submission;
 use crate::error::{Error, Spent};
 use crate::flow::{CertificateSummary, IdentitySummary, World};
-use crate::identity::{self, Identity, IdentityError};
+use crate::identity::{self, Identity, IdentityError, Network};
 use crate::key::{Answer, PublicKey, Readers};
+use crate::text::Printable;
 
 /// What an enrollment gave, from what was learnt on the way and from the certificate. `id` is what the controller says,
-/// where the token does not.
+/// where the token does not; what it issues for the token of an identity provider says whom it has made.
 pub(super) fn report(
     world: &World<'_>,
     work: &Work,
     stage: &Ready,
     id: Option<String>,
     summary: Option<&Summary>,
+    username: Option<Printable>,
     readers: Readers,
 ) -> Result<Enrolled, Error> {
     let key = stage.keyed.key.as_ref();
+    let is_made = matches!(stage.submission, Submission::IdpToken { .. });
     Ok(Enrolled {
         identity: IdentitySummary {
-            id: stage.intent().subject.clone().or(id),
+            id: stage.intent().subject.clone().or(id).or_else(|| summary.filter(|_| is_made).and_then(identity_of)),
             controller: stage.intent().origin.to_string(),
             file: work.out().display().to_string(),
         },
         key: key.map(|fact| enrolled_key(world, fact)).transpose()?,
         token: key.and_then(|fact| fact.facts.place.clone()),
         certificate: summary.map(CertificateSummary::from),
+        username,
         readers,
     })
+}
+
+/// `spiffe://DOMAIN/identity/ID`
+fn identity_of(summary: &Summary) -> Option<String> {
+    let (_, id) = summary.spiffe.as_ref()?.as_str().rsplit_once("/identity/")?;
+    Some(id.to_owned())
 }
 
 /// The key, as reports have it.
@@ -62,10 +73,14 @@ pub(super) fn in_place(world: &World<'_>, work: &Work, stage: &Ready) -> Result<
     let text = crate::files::read_file(&path, identity::LARGEST);
     let text = text.map_err(|source| Error::Local { source, spent: Spent::Yes })?;
     let failed = |source| Error::Identity { path: path.clone(), source };
+    if stage.keyed.key.is_none() {
+        Network::parse(&text).map_err(failed)?;
+        return report(world, work, stage, None, None, None, Readers::without_a_key());
+    }
     let identity = Identity::parse(&text).map_err(failed)?;
     let summary = identity.chain.summary().map_err(|e| failed(IdentityError::Certificates("cert", e)))?;
     let readers = world.providers.readers(&identity.key, stage.keyed.key.as_ref().map(|key| &key.facts));
-    report(world, work, stage, None, Some(&summary), readers)
+    report(world, work, stage, None, Some(&summary), None, readers)
 }
 
 /// The key, for a step of a method that brings one.

@@ -256,7 +256,11 @@ impl<'a> Live<'a> {
                     Err(error) if stage.made().is_some() && is_missing(&error) => return Ok(self.begin_anew(stage)),
                     csr => csr?,
                 };
-                if method == Brings::Csr { Submission::Csr(csr) } else { Submission::IdpToken { csr, issuer: None } }
+                if method == Brings::Csr {
+                    Submission::Csr(csr)
+                } else {
+                    Submission::IdpToken { csr, issuer: intent.issuer.clone() }
+                }
             }
             Brings::Certificate => {
                 let chain = self.own_certificate(intent, None)?.chain().clone();

@@ -65,6 +65,9 @@ pub struct Intent {
     /// The name that a new identity is to have, for a method that makes one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
+    /// The controller's id of the identity provider, where the provider's token does not say it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub issuer: Option<String>,
     /// CA certificates that the controller is trusted by, given by the person who began this.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub given: Option<Anchors>,

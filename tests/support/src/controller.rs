@@ -14,7 +14,9 @@ mod face;
 pub(crate) mod log;
 pub(crate) mod misbehave;
 mod options;
+pub(crate) mod password;
 mod sessions;
+pub(crate) mod signers;
 pub(crate) mod store;
 pub(crate) mod third_party;
 pub(crate) mod tokens;
@@ -27,8 +29,10 @@ use crate::pki::{Key, Network, pem, sha1_hex};
 use face::{Setting, Shown};
 use log::{Counts, Log, Recorder};
 use misbehave::{Fault, Faults};
+use password::Password;
 use rustls::DistinguishedName;
 use serde_json::{Value, json};
+use signers::IdentityProvider;
 use std::net::{IpAddr, SocketAddr, TcpListener, ToSocketAddrs};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
@@ -168,6 +172,28 @@ impl Controller {
             )]),
         };
         TokenBuilder::new(self, name, shown.leaf(), shown.key.clone(), ctrls)
+    }
+
+    /// A token of the network, in a file of this name: it leads to this controller and enrolls nobody.
+    pub fn network_token(&self, name: &str) -> Token {
+        let iss = format!("{}/", self.url());
+        let token = self.token(name).claim("em", "network").claim("sub", iss.as_str()).iss(&iss).without_claim("exp");
+        token.claim("aud", json!(["openziti-enroller"])).claim("ctrls", Value::Null).unregistered().issue()
+    }
+
+    /// A token that sets the password of an identity, whose name is what it logs in with.
+    pub fn password_token(&self, name: &str) -> Token {
+        self.token(name).claim("em", "updb").issue()
+    }
+
+    /// The passwords that were set, in order.
+    pub fn passwords(&self) -> Vec<Password> {
+        self.core.store.passwords()
+    }
+
+    /// Makes an identity provider known to the controllers of this network, or changes one that is.
+    pub fn trust_provider(&self, provider: &IdentityProvider) {
+        self.core.store.set_provider(provider.clone());
     }
 
     /// Tells it of a CA of somebody else, or what has changed of one.

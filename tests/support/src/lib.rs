@@ -33,6 +33,8 @@ pub mod tpm2_pkcs11;
 pub use canary::{Canary, Search, Sink};
 pub use controller::log::{ClientCertificate, Connection, Counts, FailedHandshake, Handshake, Log, Request};
 pub use controller::misbehave::Fault;
+pub use controller::password::Password;
+pub use controller::signers::IdentityProvider;
 pub use controller::store::Authenticator;
 pub use controller::third_party::ThirdPartyCa;
 pub use controller::tokens::{Token, TokenBuilder, second_opinion};

@@ -5,10 +5,12 @@ use crate::certificate::{Chain, Summary, rfc3339};
 use crate::controller::{Answer, Submission};
 use crate::error::{Error, IssuedError, Spent};
 use crate::flow::Next;
+use crate::flow::enroll::stage::Intent;
 use crate::flow::enroll::stage::{Ready, Record};
 use crate::flow::enroll::{arrival, exists, note, within};
-use crate::identity::{Identity, IdentityError};
-use crate::key::{Embed, KeyReference};
+use crate::identity::{Identity, IdentityError, Network};
+use crate::key::{Embed, KeyReference, Readers};
+use crate::origin::Origin;
 
 impl Live<'_> {
     /// Whether a certificate was handed to us that is not the answer yet.
@@ -43,6 +45,9 @@ impl Live<'_> {
 
     /// What the controller issued is checked, and becomes the identity.
     pub(in crate::flow::enroll) fn accept(&mut self, stage: &Ready) -> Learnt {
+        if matches!(stage.submission, Submission::Password | Submission::Nothing) {
+            return self.accept_without_a_key(stage);
+        }
         let intent = stage.intent();
         let local = |source| Error::Local { source, spent: Spent::Yes };
         // Not there: stopped while another certificate took its place, or somebody has removed it.
@@ -63,10 +68,7 @@ impl Live<'_> {
                 self.key(&stage.keyed, Spent::Yes)?.reference(embed).map_err(failed)?
             }
         };
-        let own = Identity::api_of(&intent.origin);
-        let others = answer.apis().into_iter();
-        let others = others.filter(|url| crate::origin::Origin::of_url(url).is_ok_and(|o| o != intent.origin));
-        let apis = std::iter::once(own).chain(others).collect();
+        let apis = apis(intent, Some(&answer));
         let pem = chain.to_pem();
         let identity = Identity { apis, key: reference, chain, anchors: anchors.clone() };
         let text = identity.to_json().map_err(|e| self.quarantine(pem.as_bytes(), e.into()))?;
@@ -75,10 +77,26 @@ impl Live<'_> {
         if read.key.holds_the_key() != fact.reference.is_none() {
             return Err(self.quarantine(pem.as_bytes(), IdentityError::HoldsAKey.into()));
         }
-        self.publish(&text)?;
+        self.publish(&text, Spent::Yes)?;
         self.learn_identity(stage)?;
         let readers = self.world.providers.readers(&read.key, Some(&fact.facts));
-        self.arrived = Some(arrival::report(self.world, &self.work, stage, self.identity.clone(), Some(&summary), readers)?);
+        let id = self.identity.clone();
+        self.arrived = Some(arrival::report(self.world, &self.work, stage, id, Some(&summary), None, readers)?);
+        Ok(Next::Learnt(Record::Done))
+    }
+
+    /// There is nothing to be checked: the file says where the network is and whom to trust there.
+    fn accept_without_a_key(&mut self, stage: &Ready) -> Learnt {
+        let spent = if stage.submission == Submission::Nothing { Spent::No } else { Spent::Yes };
+        let local = |source| Error::Local { source, spent };
+        // None where there was no request, or where its answer was lost.
+        let answer = self.work.answer().map_err(local)?;
+        let anchors = stage.keyed.trusted.anchors.clone();
+        let network = Network { apis: apis(stage.intent(), answer.as_ref()), anchors };
+        let text = network.to_json().map_err(|e| Error::Unexpected(e.to_string()))?;
+        self.publish(&text, spent)?;
+        let username = answer.and_then(|answer| answer.username());
+        self.arrived = Some(arrival::report(self.world, &self.work, stage, None, None, username, Readers::without_a_key())?);
         Ok(Next::Learnt(Record::Done))
     }
 
@@ -100,8 +118,8 @@ impl Live<'_> {
         }
     }
 
-    fn publish(&self, text: &str) -> Result<(), Error> {
-        let local = |source| Error::Local { source, spent: Spent::Yes };
+    fn publish(&self, text: &str, spent: Spent) -> Result<(), Error> {
+        let local = |source| Error::Local { source, spent };
         // An earlier run may have been killed right after the rename.
         match self.work.published() {
             Ok(Some(there)) if there == text.as_bytes() => return Ok(()),
@@ -109,9 +127,9 @@ impl Live<'_> {
             Ok(_) | Err(_) => {}
         }
         self.work.write_identity(text).map_err(local)?;
-        within(self.world, "identity_written", Spent::Yes)?;
+        within(self.world, "identity_written", spent)?;
         self.work.publish(self.request.force).map_err(local)?;
-        within(self.world, "identity_renamed", Spent::Yes)
+        within(self.world, "identity_renamed", spent)
     }
 
     /// Keeps what cannot be used: the answer stays in the work folder, its certificates are put beside the output.
@@ -124,4 +142,11 @@ impl Live<'_> {
             }
         }
     }
+}
+
+/// The controller that was met, then the others of its network.
+fn apis(intent: &Intent, answer: Option<&Answer>) -> Vec<String> {
+    let others = answer.map(Answer::apis).unwrap_or_default().into_iter();
+    let others = others.filter(|url| Origin::of_url(url).is_ok_and(|origin| origin != intent.origin));
+    std::iter::once(Identity::api_of(&intent.origin)).chain(others).collect()
 }

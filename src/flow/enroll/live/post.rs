@@ -9,6 +9,7 @@ use crate::files::FileError;
 use crate::flow::enroll::stage::{Ready, Record};
 use crate::flow::enroll::{note, sentence, token_of, within};
 use crate::flow::{Next, pause};
+use crate::jwt::Brings;
 use crate::trust::TrustError;
 
 /// Time for a follower to hear of a new token.
@@ -66,9 +67,16 @@ impl Live<'_> {
             Err(error) => return Err(Error::OutcomeUnknown { why: error.to_string() }),
         };
         let outcome = self.settle(stage, n, Outcome::of(&answer))?;
+        let by_provider = matches!(stage.submission, Submission::IdpToken { .. });
         within(world, "after_post", Spent::Unknown)?;
         match (outcome, answer) {
             (Outcome::Accepted, Ok(answer)) => self.keep(&answer),
+            // There is no such path there: a release before 2.0.
+            (Outcome::Gone(why), _) if by_provider && why.code.as_str() == "NOT_FOUND" => Ok(Next::Learnt(Record::Refused(why))),
+            // The identity provider's token is no good any more: what became of the requests before is as unknown as it was.
+            (Outcome::Gone(why), _) if n > 1 && by_provider && Outcome::is_about_idp_token(&why) => {
+                Err(Error::OutcomeUnknown { why: why.to_string() })
+            }
             (Outcome::Gone(_), _) if n == 1 && token_of(self.request)?.is_of_a_cluster() => {
                 // A follower may not have heard yet of a token that was made a moment ago.
                 self.gone_at_first = true;
@@ -78,6 +86,11 @@ impl Live<'_> {
                 Ok(Next::Learnt(Record::Posting(n + 1)))
             }
             (Outcome::Gone(why), _) if n == 2 && self.gone_at_first => Ok(Next::Learnt(Record::Refused(why))),
+            // Nothing came with the answer that could be lost: the password is set.
+            (Outcome::Gone(_), _) if n > 1 && stage.submission == Submission::Password => {
+                note(world, "an earlier request has set the password, and its answer is lost; nothing else was in it");
+                Ok(Next::Learnt(Record::Answered))
+            }
             (Outcome::Gone(_), _) if n > 1 => {
                 let out = self.work.out();
                 Ok(Next::Stop(Record::Lost, Error::AnswerLost { subject, out }))
@@ -114,17 +127,17 @@ impl Live<'_> {
 
     /// A definite no: a key that we made for this enrollment is deleted, and that is said.
     pub(in crate::flow::enroll) fn clean_up(&mut self, stage: &Ready, why: &Refusal) -> Error {
-        if let Some(uri) = stage.keyed.made() {
-            if let Err(error) = self
+        if let Some(uri) = stage.keyed.made()
+            && let Err(error) = self
                 .discard(uri)
                 .and_then(|()| self.work.note_clean().map_err(|source| Error::Local { source, spent: Spent::No }))
-            {
-                note(self.world, &format!("{uri} was made for this enrollment and stays: {}", sentence(&error)));
-            }
+        {
+            note(self.world, &format!("{uri} was made for this enrollment and stays: {}", sentence(&error)));
         }
-        let gone = Outcome::is_gone(why);
-        if gone {
-            Error::Gone { subject: stage.intent().subject.clone(), source: why.clone() }
+        let intent = stage.intent();
+        let no_such_path = intent.method.brings() == Brings::IdpToken && why.code.as_str() == "NOT_FOUND";
+        if Outcome::is_gone(why) && !no_such_path {
+            Error::Gone { method: intent.method, subject: intent.subject.clone(), source: why.clone() }
         } else {
             Error::Refused(why.clone())
         }

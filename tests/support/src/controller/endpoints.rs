@@ -5,7 +5,7 @@ use super::connection::Peer;
 use super::core::Core;
 use super::misbehave::Fault;
 use super::wire::{Incoming, canonical_path};
-use super::{Like, enroll, extend, sessions};
+use super::{Like, enroll, extend, sessions, signers};
 use crate::pki::tlv::{CONTEXT_0, CONTEXT_1, SEQUENCE, SET, element};
 use crate::pki::{Authority, pem, random};
 use base64::Engine;
@@ -21,6 +21,8 @@ pub(crate) fn answer(core: &Core, request: &Incoming, peer: &Peer) -> Answer {
     match (request.method.as_str(), below) {
         ("GET", "/.well-known/est/cacerts") => cacerts(core),
         ("GET", "" | "/" | "/version") => version(core),
+        ("GET", "/external-jwt-signers") => signers::list(core, request),
+        ("POST", "/enroll/token") => signers::enroll(core, request),
         ("POST", "/enroll" | "/enroll/ott") => enroll::answer(core, request, peer, below == "/enroll/ott"),
         ("POST", "/authenticate") => sessions::authenticate(core, request, peer),
         ("GET", "/current-identity") => sessions::current_identity(core, request),
@@ -45,8 +47,8 @@ pub(crate) fn answer(core: &Core, request: &Incoming, peer: &Peer) -> Answer {
 /// The methods of the paths that there are.
 fn allowed(below: &str) -> Option<&'static str> {
     match below {
-        "/.well-known/est/cacerts" | "" | "/" | "/version" | "/current-identity" => Some("GET"),
-        "/enroll" | "/enroll/ott" | "/authenticate" => Some("POST"),
+        "/.well-known/est/cacerts" | "" | "/" | "/version" | "/current-identity" | "/external-jwt-signers" => Some("GET"),
+        "/enroll" | "/enroll/ott" | "/enroll/token" | "/authenticate" => Some("POST"),
         "/current-api-session" => Some("DELETE,GET"),
         _ => None,
     }

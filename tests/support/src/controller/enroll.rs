@@ -6,6 +6,7 @@ use super::connection::Peer;
 use super::core::Core;
 use super::csr::{self, Csr};
 use super::misbehave::Fault;
+use super::password;
 use super::store::{Authenticator, Enrollment, Unusable, short_id};
 use super::third_party;
 use super::wire::Incoming;
@@ -43,6 +44,7 @@ pub(crate) fn answer(core: &Core, request: &Incoming, peer: &Peer, json_form: bo
     let by_certificate = match request.parameter("method") {
         Some("ottca") => third_party::one_time,
         Some("ca") => third_party::auto,
+        Some("updb") => return password::answer(core, request),
         _ => return by_request(core, request, json_form),
     };
     if let Err(refusal) = accepts_json(core, request) {
@@ -150,7 +152,7 @@ fn submission(core: &Core, request: &Incoming, json_form: bool) -> Result<Submis
 }
 
 /// Faults that keep the token.
-fn early_fault(core: &Core) -> Option<Answer> {
+pub(crate) fn early_fault(core: &Core) -> Option<Answer> {
     let faults = &core.faults;
     if faults.has(&Fault::SilentPost) {
         return Some(Answer::none(Ending::Hold));
@@ -201,21 +203,21 @@ fn enroll(core: &Core, request: &Incoming, submission: &Submission) -> Result<An
         Refused { code: "COULD_NOT_PROCESS_CSR", answer: Answer::error_because("COULD_NOT_PROCESS_CSR", &cause) }
     })?;
     csr.oddities.iter().for_each(|oddity| core.recorder.violation(format!("enroll: {oddity}")));
-    let (authenticator, chain) = issue(core, submission, &enrollment, &csr);
+    let (authenticator, chain) = issue(core, &submission.token, &enrollment, &csr);
     if !core.store.spend(&submission.token, authenticator) {
         return Err(Refused::by("NOT_FOUND")); // somebody else was faster between our look and now
     }
-    Ok(success(core, request, &chain))
+    Ok(success(core, request, &chain, false))
 }
 
 /// The certificate, with what the faults spoil in it, and its chain as PEM blocks.
-fn issue(core: &Core, submission: &Submission, enrollment: &Enrollment, csr: &Csr) -> (Authenticator, Vec<String>) {
+pub(crate) fn issue(core: &Core, token: &str, enrollment: &Enrollment, csr: &Csr) -> (Authenticator, Vec<String>) {
     let (certificate, chain) = certify(core, csr, &enrollment.identity_id);
     let authenticator = Authenticator {
         id: short_id(),
         identity_id: enrollment.identity_id.clone(),
         identity_name: enrollment.identity_name.clone(),
-        jti: submission.token.clone(),
+        jti: token.into(),
         fingerprint_sha1: sha1_hex(&certificate),
         cert_pem: chain.concat(),
         spki_der: spki_of(&certificate),
@@ -281,7 +283,8 @@ pub(crate) fn finished(core: &Core, mut answer: Answer) -> Answer {
     answer
 }
 
-fn success(core: &Core, request: &Incoming, chain: &[String]) -> Answer {
+/// `with_ca`: the CA certificates too.
+pub(crate) fn success(core: &Core, request: &Incoming, chain: &[String], with_ca: bool) -> Answer {
     let faults = &core.faults;
     if let Some(lost) = lost(core) {
         return lost;
@@ -303,6 +306,10 @@ fn success(core: &Core, request: &Incoming, chain: &[String]) -> Answer {
     let mut data = json!({});
     if !faults.has(&Fault::NoCert) {
         data["cert"] = cert.into();
+    }
+    if with_ca {
+        let ca: String = core.network.certificates().iter().map(|der| format!("\n{}", pem("CERTIFICATE", der))).collect();
+        data["ca"] = ca.into();
     }
     if core.options.like == Like::V2_1 {
         data["controllers"] = json!([itself(core)]);

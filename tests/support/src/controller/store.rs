@@ -1,6 +1,8 @@
 //! The controller's books: which tokens are out, which are spent, and every certificate ever issued.
 
 use super::extend::Renewals;
+use super::password::Password;
+use super::signers::IdentityProvider;
 use super::third_party::ThirdPartyCa;
 use crate::pki::{self, random, unix_now};
 use serde::Serialize;
@@ -52,12 +54,31 @@ pub(crate) struct Enrollment {
 #[derive(Debug, Default)]
 pub(super) struct Books {
     enrollments: HashMap<String, Enrollment>,
+    passwords: Vec<Password>,
+    providers: Vec<IdentityProvider>,
+    /// By external id: the request whose outcome the client cannot know, or knows as success, and whether it has bought.
+    externals: HashMap<String, (Option<Vec<u8>>, bool)>,
     pub(super) authenticators: Vec<Authenticator>,
     /// CAs of others.
     cas: Vec<ThirdPartyCa>,
     /// Those that log nobody in any more, by id and fingerprint: taken away by an administrator, or renewed.
     retired: Vec<(String, String)>,
     pub(super) renewals: Renewals,
+}
+
+impl Enrollment {
+    /// In place of one, for an identity that a token of an identity provider makes.
+    pub(crate) fn made_for(name: &str) -> Self {
+        Self {
+            method: "token".into(),
+            identity_id: short_id(),
+            identity_name: name.into(),
+            ca_id: None,
+            expires_at: u64::MAX,
+            spent: false,
+            pending_csr: None,
+        }
+    }
 }
 
 impl Books {
@@ -188,6 +209,60 @@ impl Store {
         if let Some(enrollment) = self.lock().enrollments.get_mut(jti).filter(|enrollment| !enrollment.spent) {
             enrollment.pending_csr = None;
         }
+    }
+
+    /// Spends the token and keeps the password, in one step. False: somebody else was faster.
+    pub(crate) fn set_password(&self, jti: &str, password: Password) -> bool {
+        let mut books = self.lock();
+        match books.enrollments.get_mut(jti) {
+            Some(enrollment) if !enrollment.spent => enrollment.spent = true,
+            _ => return false,
+        }
+        books.passwords.push(password);
+        true
+    }
+
+    pub(crate) fn passwords(&self) -> Vec<Password> {
+        self.lock().passwords.clone()
+    }
+
+    pub(crate) fn set_provider(&self, provider: IdentityProvider) {
+        let mut books = self.lock();
+        books.providers.retain(|known| known.id != provider.id);
+        books.providers.push(provider);
+    }
+
+    pub(crate) fn providers(&self) -> Vec<IdentityProvider> {
+        self.lock().providers.clone()
+    }
+
+    /// As [`post_seen`](Self::post_seen), by external id.
+    pub(crate) fn provider_post_seen(&self, external: &str, csr: &[u8]) -> bool {
+        let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, csr).as_ref().to_vec();
+        let mut books = self.lock();
+        let (pending, bought) = books.externals.entry(external.into()).or_default();
+        *bought || *pending.get_or_insert_with(|| digest.clone()) == digest
+    }
+
+    pub(crate) fn provider_post_refused(&self, external: &str) {
+        if let Some((pending, _)) = self.lock().externals.get_mut(external) {
+            *pending = None;
+        }
+    }
+
+    pub(crate) fn has_external(&self, external: &str) -> bool {
+        self.lock().externals.get(external).is_some_and(|(_, bought)| *bought)
+    }
+
+    /// Makes the identity and keeps its certificate, in one step. False: somebody else was faster.
+    pub(crate) fn add_external(&self, external: &str, authenticator: Authenticator) -> bool {
+        let mut books = self.lock();
+        let (_, bought) = books.externals.entry(external.into()).or_default();
+        if std::mem::replace(bought, true) {
+            return false;
+        }
+        books.authenticators.push(authenticator);
+        true
     }
 
     pub(crate) fn is_spent(&self, jti: &str) -> bool {
