@@ -198,9 +198,10 @@ fn words(done: &Done) -> String {
         ),
         Done::Inspect(Inspected::Token { controller, subject, method, algorithm, signer_sha1, expires, expired }) => {
             let signer = signer_sha1.as_ref().map(|s| format!(" by the certificate {s}")).unwrap_or_default();
+            let whom = if *method == "ca" { "CA" } else { "identity" };
             let until = expires.as_ref().map(|e| format!("{} {e}", if *expired { "expired" } else { "valid until" }));
             format!(
-                "enrollment token, not verified\n  controller: {controller}\n  identity: {subject}\n  method: {method}\n  \
+                "enrollment token, not verified\n  controller: {controller}\n  {whom}: {subject}\n  method: {method}\n  \
                  signed: {algorithm}{signer}\n  {}\n",
                 until.unwrap_or_else(|| "without an end".into())
             )

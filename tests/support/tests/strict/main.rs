@@ -4,4 +4,5 @@ mod client;
 mod enroll;
 mod faults;
 mod login;
+mod third_party;
 mod trust;
