@@ -245,9 +245,10 @@ fn words(done: &Done) -> String {
         ),
         Done::Inspect(Inspected::Token { controller, subject, method, algorithm, signer_sha1, expires, expired }) => {
             let signer = signer_sha1.as_ref().map(|s| format!(" by the certificate {s}")).unwrap_or_default();
+            let whom = if *method == "ca" { "CA" } else { "identity" };
             let until = expires.as_ref().map(|e| format!("{} {e}", if *expired { "expired" } else { "valid until" }));
             // That of the network names nobody.
-            let whose = if *subject == format!("{controller}/") { String::new() } else { format!("  identity: {subject}\n") };
+            let whose = if *subject == format!("{controller}/") { String::new() } else { format!("  {whom}: {subject}\n") };
             format!(
                 "enrollment token, not verified\n  controller: {controller}\n{whose}  method: {method}\n  \
                  signed: {algorithm}{signer}\n  {}\n",

@@ -10,7 +10,7 @@ use super::compare;
 use crate::machine::{Fixture, InToken, Machine, PROGRAM, text};
 
 /// Each command with its help; the first is the program's own.
-const HELP: [(&str, &str); 11] = [
+const HELP: [(&str, &str); 12] = [
     ("help", ""),
     ("help_enroll", "enroll"),
     ("help_resume", "resume"),
@@ -21,6 +21,7 @@ const HELP: [(&str, &str); 11] = [
     ("help_list_keys", "list keys"),
     ("help_key", "key"),
     ("help_key_create", "key create"),
+    ("help_csr", "csr"),
     ("help_inspect", "inspect"),
 ];
 
@@ -35,6 +36,7 @@ pub(super) const NAMES: &[&str] = &[
     "help_list_keys",
     "help_key",
     "help_key_create",
+    "help_csr",
     "help_inspect",
     "nothing_typed",
 ];

@@ -41,7 +41,11 @@ impl Refused {
 }
 
 pub(crate) fn answer(core: &Core, request: &Incoming, peer: &Peer, json_form: bool) -> Answer {
-    let by_certificate = match request.parameter("method") {
+    let token = request.parameter("token").unwrap_or_default();
+    let said = request.parameter("method");
+    // Up to 1.4 it is the token that counts, whatever the query says.
+    let stored = core.store.method_of(token).filter(|_| core.options.like == Like::V1_4 && said != Some("ca"));
+    let by_certificate = match stored.as_deref().or(said) {
         Some("ottca") => third_party::one_time,
         Some("ca") => third_party::auto,
         Some("updb") => return password::answer(core, request),
@@ -50,7 +54,6 @@ pub(crate) fn answer(core: &Core, request: &Incoming, peer: &Peer, json_form: bo
     if let Err(refusal) = accepts_json(core, request) {
         return *refusal;
     }
-    let token = request.parameter("token").unwrap_or_default();
     match early_fault(core) {
         Some(refusal) => refused_early(core, token, refusal),
         None => by_certificate(core, request, peer).unwrap_or_else(|refused| refused_late(core, token, refused)),

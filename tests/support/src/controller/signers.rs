@@ -9,7 +9,7 @@ use super::store::{Enrollment, short_id};
 use super::tokens::second_opinion;
 use super::wire::Incoming;
 use super::{Like, misbehave::Fault};
-use crate::pki::{Authority, Key, KeyType, Leaf, unix_now};
+use crate::pki::{Authority, Key, KeyType, Leaf, pem, unix_now};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Map, Value, json};
@@ -82,6 +82,20 @@ impl IdentityProvider {
         self.sign(&self.claims(subject))
     }
 
+    /// The name of the key that signs.
+    pub fn kid(&self) -> &str {
+        &self.signing().kid
+    }
+
+    /// The certificate of the key that signs.
+    pub fn certificate_pem(&self) -> String {
+        pem("CERTIFICATE", &self.signing().certificate)
+    }
+
+    fn signing(&self) -> &SigningKey {
+        self.keys.last().expect("it has a key")
+    }
+
     /// The claims of one.
     pub fn claims(&self, subject: &str) -> Map<String, Value> {
         let claims = json!({
@@ -94,7 +108,7 @@ impl IdentityProvider {
 
     /// Signs any claims.
     pub fn sign(&self, claims: &Map<String, Value>) -> String {
-        let signing = self.keys.last().expect("it has a key");
+        let signing = self.signing();
         let header = json!({"alg": "ES256", "kid": signing.kid, "typ": "JWT"});
         let part = |part: &Value| URL_SAFE_NO_PAD.encode(part.to_string());
         let message = format!("{}.{}", part(&header), part(&Value::Object(claims.clone())));

@@ -136,6 +136,10 @@ impl Store {
         if enrollment.expires_at <= unix_now() { Err(Unusable::Expired) } else { Ok(enrollment.clone()) }
     }
 
+    pub(crate) fn method_of(&self, jti: &str) -> Option<String> {
+        self.lock().enrollments.get(jti).map(|enrollment| enrollment.method.clone())
+    }
+
     /// Spends the token and keeps what it bought, in one step. False: somebody else was faster.
     pub(crate) fn spend(&self, jti: &str, authenticator: Authenticator) -> bool {
         let mut books = self.lock();

@@ -4,4 +4,6 @@ mod client;
 mod enroll;
 mod faults;
 mod login;
+mod no_one_time_token;
+mod third_party;
 mod trust;
