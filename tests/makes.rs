@@ -69,6 +69,7 @@ makes! {
     /// The officer's first password was never changed.
     luna_before_the_first_change_of_the_pin: Make {
         rules: "login:expired",
+        listed: ("expired", Some("its PIN must be changed first")),
         diagnosed: Err((22, "pin_expired")),
         new: Refused(22, "pin_expired", "must be changed before it can be used", "with the token's own tool"),
         existing: Refused(22, "pin_expired", "must be changed before it can be used", "with the token's own tool"),

@@ -2,8 +2,8 @@
 
 use proptest::collection::vec;
 use proptest::prelude::*;
-use ziti_enroller::key::KeyUri;
 use ziti_enroller::key::uri::UriError;
+use ziti_enroller::key::{KeyReference, KeyUri, Providers};
 
 /// RFC 7512 §2.3, before the `?`.
 const PATH: [&str; 12] = [
@@ -120,6 +120,19 @@ proptest! {
     #[test]
     fn any_text_behind_the_scheme_is_read_or_refused(text in "(pkcs11|tpm2|file):[a-z%;?&=0-9:/-]*\\PC{0,4}[a-z%;?&=0-9:/-]*") {
         read_or_refused(&text);
+    }
+
+    /// What stands in identities has a grammar of its own; whatever of it can be read is a reference for people, without
+    /// its PIN.
+    #[test]
+    fn any_reference_of_an_identity_is_read_or_refused(text in "pkcs11:/{0,3}[a-z.%/]{0,12}(\\?[a-z0-9=&%x]{0,40})?(&pin=s3cr3t)?") {
+        let located = Providers::compiled_in().locate(&KeyReference::found(&text));
+        if let Some(Ok(uri)) = located {
+            prop_assert!(!format!("{uri} {uri:?}").contains("s3cr3t"), "{}", text);
+            prop_assert_eq!(uri.to_string().parse::<KeyUri>(), Ok(uri), "{}", text);
+        } else if let Some(Err(error)) = located {
+            prop_assert!(!format!("{error} {error:?}").contains("s3cr3t"), "{}", text);
+        }
     }
 
     /// Wherever it stands and however it is written, it is not said again.

@@ -19,6 +19,8 @@ pub enum PinState {
     FinalTry,
     /// Locked.
     Locked,
+    /// It must be changed before it can be used.
+    Expired,
     /// Typed at the device itself.
     Keypad,
     /// The device wants none, or has none yet.
@@ -33,6 +35,7 @@ impl fmt::Display for PinState {
             Self::CountLow => "a wrong PIN was tried",
             Self::FinalTry => "one more wrong PIN locks it",
             Self::Locked => "PIN locked",
+            Self::Expired => "PIN must be changed",
             Self::Keypad => "PIN at its keypad",
             Self::None => "no PIN",
         })

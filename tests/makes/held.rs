@@ -192,8 +192,28 @@ fn is_diagnosed(place: &Place<'_>, token: &Token) {
         (expected, _) => panic!("not {expected:?}: {said}"),
     }
     assert_eq!((keys.objects(), place.controller.enroll_posts()), (Vec::new(), 0));
+    is_said_in_lines(place, token, checks);
     // A PIN that was accepted may be given again before a signature.
-    let as_user = keys.hsm.login_lines().iter().filter(|line| line.contains(" user=1 ")).count();
-    assert!(place.refused_logins() <= 1 && as_user <= 1, "{:?}", keys.hsm.login_lines());
+    let logins = keys.hsm.login_lines();
+    let process = logins.first().and_then(|line| line.split(' ').next()).unwrap_or_default();
+    let as_user = logins.iter().filter(|line| line.starts_with(process) && line.contains(" user=1 ")).count();
+    assert!(as_user <= 1, "{logins:?}");
     assert_eq!(keys.hsm.count("C_CreateObject") + keys.hsm.count("C_SetAttributeValue") + keys.hsm.count("C_InitToken"), 0);
+}
+
+/// For a person the same, and `enroll --dry-run` says it.
+fn is_said_in_lines(place: &Place<'_>, token: &Token, checks: &[Value]) {
+    let said = place.with_token(&["enroll", "--dry-run"], token).run();
+    let words = |value: &Value| value.as_str().expect("text").to_owned();
+    let lines = checks.iter().map(|check| {
+        let (tried, found, error) = (words(&check["tried"]), words(&check["found"]), &check["error"]);
+        if error.is_null() {
+            return format!("ok     {tried}: {found}\n");
+        }
+        let (code, hint) = (words(&error["code"]), words(&error["hint"]));
+        format!("FAILED {tried}: {found} ({code}, exit {})\n       hint: {hint}\n", error["exit"])
+    });
+    let expected: String = lines.collect();
+    let code = checks.iter().find_map(|check| check["error"]["exit"].as_i64()).unwrap_or(0);
+    assert_eq!((said.stdout.as_str(), said.code.map(i64::from)), (expected.as_str(), Some(code)), "{said}");
 }

@@ -26,6 +26,8 @@ pub(super) struct Token {
     pub(super) seat: Option<Seat>,
     initialised: bool,
     write_protected: bool,
+    /// The PIN is the first one, which somebody else chose. Only said: the device knows best when it minds.
+    pin_to_be_changed: bool,
 }
 
 /// A slot, as its module describes it (`CK_SLOT_INFO`, PKCS#11 v3.1 §3.2).
@@ -95,6 +97,7 @@ impl Token {
             seat: None,
             initialised: info.token_initialized(),
             write_protected: info.write_protected(),
+            pin_to_be_changed: info.user_pin_to_be_changed(),
         }
     }
 
@@ -128,17 +131,22 @@ impl Token {
             _ if !self.initialised || !self.wants_login => PinState::None,
             Tries::None => PinState::Locked,
             Tries::Last => PinState::FinalTry,
+            _ if self.pin_to_be_changed => PinState::Expired,
             Tries::Enough => PinState::CountLow,
             Tries::Unknown if self.protected_path => PinState::Keypad,
             Tries::Unknown => PinState::Ok,
         };
-        let locked = (pin == PinState::Locked).then(|| "its PIN is locked".to_owned());
+        let by_pin = match pin {
+            PinState::Locked => Some("its PIN is locked".to_owned()),
+            PinState::Expired => Some("its PIN must be changed first, with its own tool".to_owned()),
+            PinState::Ok | PinState::CountLow | PinState::FinalTry | PinState::Keypad | PinState::None => None,
+        };
         PlaceListing {
             reference: reference.with("module-path", module_path),
             place: self.place(),
             manufacturer: Printable::new(manufacturer),
             pin,
-            obstacle: self.ruled_out(Purpose::Write).map(|why| self.with_advice(why)).or(locked),
+            obstacle: self.ruled_out(Purpose::Write).map(|why| self.with_advice(why)).or(by_pin),
         }
     }
 
@@ -277,6 +285,7 @@ mod tests {
             seat: None,
             initialised: true,
             write_protected: false,
+            pin_to_be_changed: false,
         }
     }
 
