@@ -20,6 +20,7 @@ mod patience;
 mod pin;
 mod reading;
 mod refusal;
+mod renew;
 mod resumed;
 mod success;
 mod token;
@@ -66,6 +67,7 @@ const ALL: &[&[&str]] = &[
     success::NAMES,
     reading::NAMES,
     commands::NAMES,
+    renew::NAMES,
 ];
 
 fn folder() -> PathBuf {

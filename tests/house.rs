@@ -20,7 +20,8 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("http", &["origin", "text"]),
     ("trust", &["certificate", "http", "jwt", "origin", "text", "tls"]),
     ("csr", &["certificate", "key"]),
-    ("controller", &["csr", "http", "jwt", "text", "trust"]),
+    // `certificate` for the size of what a renewal brings along.
+    ("controller", &["certificate", "csr", "http", "jwt", "text", "trust"]),
     ("identity", &["certificate", "files", "key", "origin", "text"]),
     ("identity/opened", &["controller", "http", "key", "tls", "trust"]),
     ("error", &["certificate", "controller", "files", "http", "identity", "journal", "jwt", "key", "text", "trust"]),
@@ -47,11 +48,15 @@ const ARROWS: &[(&str, &[&str])] = &[
 /// Corridors that may walk through another one, because they are about it.
 const CORRIDORS: &[(&str, &[&str])] = &[
     ("enroll", &[]),
-    ("verify", &[]),
+    ("verify", &["login"]),
     ("inspect", &[]),
     ("keys", &[]),
     ("doctor", &["enroll"]),
-    ("status", &["enroll", "verify"]),
+    // Not a corridor: the entrance that verify and renew share.
+    ("login", &[]),
+    // The key that is wanted and the key that was made are the same things in both.
+    ("renew", &["enroll", "login"]),
+    ("status", &["enroll", "login", "renew"]),
 ];
 
 /// What must not stand in `src`, but for the files that begin so.
@@ -68,7 +73,7 @@ const NEVER: &[(&str, &[&str], &[&str])] = &[
     ("whom we trust", &["impl ServerCertVerifier"], &["trust.rs"]),
     ("dangerous()", &["dangerous()"], &["trust.rs", "tls.rs"]),
     ("where a key meets rustls", &["SigningKey for", "sign::Signer for"], &["tls.rs"]),
-    ("who writes", &["File::create", "OpenOptions", "fs::write", "fs::rename", "renameat"], &["files.rs", "cli/process.rs"]),
+    ("who writes", &["File::create", "OpenOptions", "fs::write", "fs::rename", "renameat"], &["files", "cli/process.rs"]),
     ("who logs in", &[".login_with_raw(", ".login(UserType"], &["key/pkcs11/session.rs"]),
     (
         "secrets opened",

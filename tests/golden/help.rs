@@ -10,13 +10,14 @@ use super::compare;
 use crate::machine::{Fixture, InToken, Machine, PROGRAM, text};
 
 /// Each command with its help; the first is the program's own.
-const HELP: [(&str, &str); 11] = [
+const HELP: [(&str, &str); 12] = [
     ("help", ""),
     ("help_enroll", "enroll"),
     ("help_resume", "resume"),
     ("help_status", "status"),
     ("help_doctor", "doctor"),
     ("help_verify", "verify"),
+    ("help_renew", "renew"),
     ("help_list", "list"),
     ("help_list_keys", "list keys"),
     ("help_key", "key"),
@@ -31,6 +32,7 @@ pub(super) const NAMES: &[&str] = &[
     "help_status",
     "help_doctor",
     "help_verify",
+    "help_renew",
     "help_list",
     "help_list_keys",
     "help_key",

@@ -2,6 +2,7 @@
 
 mod client;
 mod enroll;
+mod extend;
 mod faults;
 mod login;
 mod trust;
