@@ -159,7 +159,7 @@ pub enum Error {
     #[error("cannot write the request")]
     Output(#[source] FileError),
     /// The journal of the work folder.
-    #[error("cannot keep the journal of this enrollment")]
+    #[error("cannot keep the journal")]
     Journal {
         /// Why.
         #[source]
@@ -234,7 +234,7 @@ pub enum Error {
         spent: Spent,
     },
     /// Somebody who watches the run has ended it.
-    #[error("the enrollment was stopped")]
+    #[error("the run was stopped")]
     Interrupted {
         /// Where.
         #[source]
@@ -333,7 +333,7 @@ impl Error {
             Self::Login { .. } => "login_refused".into(),
             Self::LoginNeedsMore | Self::OnlyOidc { .. } => "login_needs_more".into(),
             // What it would answer: it is not asked.
-            Self::NotRenewable { .. } => "refused_can_not_update_authenticator".into(),
+            Self::NotRenewable { .. } => format!("refused_{}", "CAN_NOT_UPDATE_AUTHENTICATOR".to_ascii_lowercase()),
             Self::RenewalRefused(refusal) => format!("refused_{}", refusal.code.as_str().to_ascii_lowercase()),
             Self::RenewalUnusable(source) => issued_code(source).into(),
             Self::RenewalUnknown { .. } => "outcome_unknown".into(),

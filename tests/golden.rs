@@ -22,6 +22,7 @@ mod pin;
 mod proxy;
 mod reading;
 mod refusal;
+mod renew;
 mod resumed;
 mod success;
 mod token;
@@ -72,6 +73,7 @@ const ALL: &[&[&str]] = &[
     reading::NAMES,
     commands::NAMES,
     ways::NAMES,
+    renew::NAMES,
 ];
 
 fn folder() -> PathBuf {

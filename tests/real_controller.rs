@@ -19,6 +19,9 @@ use ziti_enroller_support::{Outcome, Program, Running};
 
 #[expect(dead_code, reason = "the other target uses all of it")]
 mod machine;
+// In a target of its own a module lies beside its root, and there lie the stories.
+#[path = "real_controller/renew.rs"]
+mod renew;
 
 #[path = "real_controller/no_one_time_token.rs"]
 mod no_one_time_token;

@@ -11,6 +11,7 @@ use ziti_enroller::flow::renew::{self, Outcome, Renewed, Request};
 use ziti_enroller::flow::verify::read_identity;
 use ziti_enroller::flow::{Event, World};
 use ziti_enroller::identity::IdentityError;
+use ziti_enroller::text::shell_word;
 
 use super::report::{self, Mistake};
 
@@ -116,7 +117,7 @@ pub fn all(folder: &Path, request: &Request, hook: Option<&str>, world: &World<'
 /// Says that a renewal has not ended, where an identity does not log in: that may be why.
 pub fn mention(identity: &Path, world: &World<'_>) {
     if let Ok(Some(stage)) = renew::standing(identity) {
-        let name = identity.display();
+        let name = shell_word(&identity.to_string_lossy());
         note(world, &format!("a renewal of {name} stopped at stage `{stage}`: `ziti-enroller renew {name}` goes on with it"));
     }
 }

@@ -316,7 +316,7 @@ fn left(days: i64) -> String {
 fn renewal(one: &One) -> String {
     match &one.outcome {
         Outcome::NotDue(n) => format!(
-            "{} ({}) at {}: nothing is due before {}, certificate until {} ({})\n",
+            "{} ({}) at {}: nothing is due before {}, certificate until {} ({}); --force renews now\n",
             n.identity.file,
             who(&n.identity),
             n.identity.controller,

@@ -76,7 +76,8 @@ impl Error {
             Self::RenewalRefused(refusal) => renewal_refusal_hint(refusal),
             Self::RenewalUnusable(_) => Some(Hint::say("ask the controller's administrator what it issues")),
             Self::RenewalUnknown { identity, .. } => Some(Hint::run(
-                "both certificates are kept; the same command finds out which one logs in",
+                "both certificates are kept, and the same command finds out which one logs in; where neither ever does, have the \
+                 administrator look at the identity",
                 format!("ziti-enroller renew {}", shell_word(&identity.to_string_lossy())),
             )),
             Self::Interrupted { .. } => Some(Hint::say("run the same command again: it goes on from where it stopped")),

@@ -12,6 +12,10 @@ pub fn redact(text: &str, known: &[(String, &str)]) -> String {
     let text = behind(&text, &["id="], "[KEY ID]", |c| c.is_ascii_alphanumeric() || "%._~-".contains(c), 16);
     let text = behind(&text, &["slot=", "slot "], "[SLOT]", |c| c.is_ascii_alphanumeric(), 6);
     let text = behind(&text, &["handle "], "[HANDLE]", |c| c.is_ascii_digit(), 1);
+    let text = behind(&text, &["Z ("], "[DAYS]", |c| c.is_ascii_digit(), 1);
+    // A number stays one, for what is redacted is read as JSON.
+    let text = behind(&text, &["\"days_left\":"], "0", |c| c.is_ascii_digit(), 1);
+    let text = behind(&text, &["\"authenticator\":\""], "[AUTHENTICATOR]", |c| c.is_ascii_alphanumeric(), 10);
     // Of the test's own CAs.
     let text = behind(&text, &["Signing CA ", "Root CA "], "[SERIAL]", |c| c.is_ascii_hexdigit(), 8);
     let text = behind(&text, &["on this machine: "], "[MODULES]", |c| c != '"' && c != '\n', 1);
@@ -68,6 +72,8 @@ fn hides_what_differs_and_nothing_else() {
         ("until 2027-01-02T03:04:05Z, not 2027", "until [TIME], not 2027"),
         ("id=%01%02;id=00112233445566778899aabbccddeeff?x", "id=%01%02;id=[KEY ID]?x"),
         ("SHA-1 00112233445566778899aabbccddeeff00112233, face", "SHA-1 [HEX], face"),
+        ("until 2027-01-02T03:04:05Z (364 days left)", "until [TIME] ([DAYS] days left)"),
+        ("{\"days_left\":364,\"authenticator\":\"W4kErfsB6a\"}", "{\"days_left\":0,\"authenticator\":\"[AUTHENTICATOR]\"}"),
     ] {
         assert_eq!(redact(text, &known), seen);
     }

@@ -132,7 +132,9 @@ fn old_certificates_of_device_keys_are_refused_too() {
     let into = words(&["--provider", "pkcs11", "--module", &text(&hsm.module())]);
     journey.move_on(&[into, pin.clone()].concat(), &pin);
     journey.move_on(&[words(&["--provider", "tpm", "--tcti", &tpm.tcti()]), pin.clone()].concat(), &pin);
-    // Once more, beside the last one: another file.
+    // With the key in the TPM as it is, and then with one beside it: another file.
+    let said = report(&journey.program("renew", &[words(&["--force"]), pin.clone()].concat()).run());
+    assert_eq!((&said["key"]["provider"], &said["key"]["created"]), (&"tpm".into(), &false.into()));
     journey.move_on(&[words(&["--force"]), pin.clone()].concat(), &pin);
     for old in &journey.left_behind {
         let program = journey.machine.program().envs(journey.surroundings.iter().cloned());

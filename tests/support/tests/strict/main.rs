@@ -2,6 +2,7 @@
 
 mod client;
 mod enroll;
+mod extend;
 mod faults;
 mod login;
 mod no_one_time_token;
