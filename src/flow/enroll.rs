@@ -101,6 +101,10 @@ pub struct Standing {
 pub fn standing(out: &Path) -> Result<Option<Standing>, Error> {
     let place = work::Output::at(out).map_err(|source| Error::Local { source, spent: Spent::Unknown })?;
     let Some(stage) = place.stage()? else { return Ok(None) };
+    if matches!(stage, Stage::Fresh) && place.path().exists() {
+        // Stopped while it tidied up: nothing is left to do, and the next enrollment removes the empty folder.
+        return Ok(None);
+    }
     let intent = stage.intent().cloned();
     Ok(Some(Standing {
         stage: stage.name(),
