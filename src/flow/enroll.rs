@@ -199,6 +199,24 @@ fn begin(request: &Request, world: &World<'_>) -> Result<(WorkFolder, Stage), Er
         check_expiry(token_of(request)?, world)?;
     }
     let (mut work, stage) = WorkFolder::open(place.clone())?;
+    match claim(&place, &mut work, stage, request, world) {
+        Ok(stage) => Ok((work, stage)),
+        Err(error) => {
+            work.remove_if_worthless(world.watch);
+            Err(error)
+        }
+    }
+}
+
+/// Whether this enrollment may go on in the work folder, and from where.
+fn claim(
+    place: &work::Output,
+    work: &mut WorkFolder,
+    stage: Stage,
+    request: &Request,
+    world: &World<'_>,
+) -> Result<Stage, Error> {
+    let local = |source| Error::Local { source, spent: Spent::No };
     let known = stage.intent().cloned();
     // Without a token it is this enrollment that is meant, whichever token it began with.
     let other = request.token.as_ref().zip(known).filter(|(token, known)| known.token != token.digest());
@@ -212,7 +230,7 @@ fn begin(request: &Request, world: &World<'_>) -> Result<(WorkFolder, Stage), Er
             let aside = work.set_aside().map_err(local)?;
             note(world, &format!("the unfinished enrollment is kept in {}", aside.display()));
             let (fresh, stage) = WorkFolder::open(place.clone())?;
-            work = fresh;
+            *work = fresh;
             stage
         } else {
             // The same identity finds the same key again; another's unused key is ours to delete, once a login is due.
@@ -228,14 +246,14 @@ fn begin(request: &Request, world: &World<'_>) -> Result<(WorkFolder, Stage), Er
         }
         stage
     };
-    if !matches!(stage, Stage::Answered(_) | Stage::Done(_)) {
-        place.refuse_existing(request.force).map_err(|source| Error::Local { source, spent: spent(&stage) })?;
-    }
+    // What an earlier run may have put there is looked at later.
+    let replace = request.force || matches!(stage, Stage::Answered(_) | Stage::Done(_));
+    place.refuse_existing(replace).map_err(|source| Error::Local { source, spent: spent(&stage) })?;
     if !stage.has_posted() {
         check_expiry(token_of(request)?, world)?;
     }
     work.reserve(request.owner).map_err(|source| Error::Local { source, spent: spent(&stage) })?;
-    Ok((work, stage))
+    Ok(stage)
 }
 
 fn token_of(request: &Request) -> Result<&Arc<UnverifiedToken>, Error> {

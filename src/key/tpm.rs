@@ -179,7 +179,7 @@ impl KeyProvider for TpmProvider {
             return Ok(planned(home, true));
         }
         match &home {
-            Home::File(path) => drop(Folder::of(path)?),
+            Home::File(path) => drop(wish.beside.or_of(path)?),
             Home::Handle(handle) => must_be_the_owners(*handle)?,
         }
         must_be_able(&mut visit, wish.algorithm).map_err(|e| e.at(&place))?;
@@ -194,7 +194,7 @@ impl KeyProvider for TpmProvider {
         let Named::Key(home) = &reference.named else { return Err(which_key(&plan.uri)) };
         let device = self.device(&reference.tcti)?;
         let made = device.visit().and_then(|mut visit| match home {
-            Home::File(path) => generation::in_file(&mut visit, &reference, path, wish.algorithm, access),
+            Home::File(path) => generation::in_file(&mut visit, &reference, path, wish, access),
             Home::Handle(number) => handle::at(&mut visit, &reference, *number, wish, access),
         });
         made.map(|key| Arc::new(key) as _).map_err(|e| e.at(&device.to_string()))
@@ -328,7 +328,7 @@ fn beside(identity: &Path) -> Result<PathBuf, KeyError> {
 }
 
 fn read(path: &Path) -> Result<KeyFile, KeyError> {
-    let pem = files::read_file(path, LARGEST).map_err(|e| if is_missing(&e) { no_file(path) } else { e.into() })?;
+    let pem = files::read_regular(path, LARGEST).map_err(|e| if is_missing(&e) { no_file(path) } else { e.into() })?;
     KeyFile::read(&pem).map_err(|why| {
         let fault = Fault::new("key_type_unsupported", format!("key file {} cannot be used: it is {why}", path.display()));
         KeyError::Unavailable(
