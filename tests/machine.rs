@@ -59,6 +59,8 @@ pub trait Fixture {
     fn most_logins(&self) -> usize;
     /// The public half of the key that `id.key` of an identity names or holds, SubjectPublicKeyInfo, DER.
     fn public_key_of(&self, id_key: &str) -> Vec<u8>;
+    /// What must be done by hand after a run was killed.
+    fn after_a_kill(&self) {}
 }
 
 /// Keys in files: in the identity, or in a folder `keys`.
@@ -154,6 +156,8 @@ pub trait Make: Tokens {
 
     /// An empty token.
     fn fresh() -> Self;
+    /// See [`Fixture::after_a_kill`].
+    fn after_a_kill(&self) {}
 }
 
 impl Make for SoftHsm {
@@ -173,6 +177,10 @@ impl Make for Tpm2Pkcs11 {
 
     fn fresh() -> Self {
         Self::new()
+    }
+
+    fn after_a_kill(&self) {
+        self.tpm().flush();
     }
 }
 
@@ -314,6 +322,10 @@ impl<T: Make> Fixture for InTokenOf<T> {
         of_process.into_values().max().unwrap_or(0)
     }
 
+    fn after_a_kill(&self) {
+        self.hsm.after_a_kill();
+    }
+
     fn public_key_of(&self, id_key: &str) -> Vec<u8> {
         let (_, query) = id_key.split_once('?').expect("a reference with a query");
         let id = query.split('&').find_map(|part| part.strip_prefix("id=")).expect("a reference with an id");
@@ -361,6 +373,11 @@ impl<F: Fixture> Machine<F> {
     pub fn enroll_with(&self, token: &Token) -> Program {
         let file = token.write(self.folder.path());
         self.program().args(["enroll", "--format", "json", "--jwt"]).arg(file).args(self.keys.pin())
+    }
+
+    /// `resume` of the identity that [`enroll`](Self::enroll) was to write.
+    pub fn resume(&self, token: &Token) -> Program {
+        self.program().args(["resume", "--format", "json"]).arg(self.out(token)).args(self.keys.pin())
     }
 
     /// `verify` of the identity that [`enroll`](Self::enroll) has written.

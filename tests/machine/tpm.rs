@@ -80,6 +80,24 @@ impl InTpmFile {
     }
 }
 
+/// Keys in, or beside, a TPM of the machine's own.
+pub trait OnTpm: Fixture {
+    /// That TPM.
+    fn tpm(&self) -> &Swtpm;
+}
+
+impl OnTpm for InTpmFile {
+    fn tpm(&self) -> &Swtpm {
+        &self.keys.tpm
+    }
+}
+
+impl OnTpm for InTpmHandle {
+    fn tpm(&self) -> &Swtpm {
+        &self.keys.tpm
+    }
+}
+
 impl Fixture for InTpmFile {
     const PROVIDER: &'static str = "tpm";
     const NAME: &'static str = "tpm file";
@@ -128,6 +146,11 @@ impl Fixture for InTpmFile {
 
     fn most_logins(&self) -> usize {
         self.keys.tpm.wrong_tries() as usize
+    }
+
+    /// A raw TPM keeps what a killed program has loaded.
+    fn after_a_kill(&self) {
+        self.keys.tpm.flush();
     }
 
     fn public_key_of(&self, id_key: &str) -> Vec<u8> {
@@ -228,6 +251,11 @@ impl Fixture for InTpmHandle {
 
     fn most_logins(&self) -> usize {
         self.keys.tpm.wrong_tries() as usize
+    }
+
+    /// A raw TPM keeps what a killed program has loaded.
+    fn after_a_kill(&self) {
+        self.keys.tpm.flush();
     }
 
     fn public_key_of(&self, id_key: &str) -> Vec<u8> {

@@ -50,6 +50,14 @@ impl Program {
         self
     }
 
+    /// Has another program start this one, which gets the whole command line after `arguments`.
+    pub fn under<A: AsRef<OsStr>>(mut self, starter: PathBuf, arguments: impl IntoIterator<Item = A>) -> Self {
+        let program = std::mem::replace(&mut self.path, starter).into_os_string();
+        let before = arguments.into_iter().map(|argument| argument.as_ref().to_owned());
+        self.args = before.chain([program]).chain(self.args).collect();
+        self
+    }
+
     /// One variable.
     pub fn env(mut self, name: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> Self {
         self.environment.insert(name.as_ref().into(), value.as_ref().into());
