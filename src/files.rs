@@ -101,6 +101,17 @@ impl Folder {
         }
     }
 
+    /// Refuses a file that another user has put there; none is fine, and so is one of root's.
+    pub fn refuse_foreign(&self, name: &OsStr) -> Result<(), FileError> {
+        match self.stat(name) {
+            Ok(stat) if stat.st_uid != 0 && !is_mine(&stat) => {
+                let kind = FileErrorKind::FolderUnsafe(Unsafe::Planted);
+                Err(FileError { action: "use", path: self.join(name), kind })
+            }
+            _ => Ok(()),
+        }
+    }
+
     fn stat(&self, name: &OsStr) -> Result<Stat, Errno> {
         again(|| fs::statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW))
     }

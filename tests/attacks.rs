@@ -6,7 +6,6 @@ mod race;
 use std::fs;
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt, chown, symlink};
 use std::os::unix::net::UnixListener;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -127,8 +126,7 @@ fn nothing_that_stands_at_a_place_is_followed_or_overwritten() {
     for place in &PLACES {
         for trap in TRAPS {
             asked += 1;
-            if let Err(why) = catch_unwind(AssertUnwindSafe(|| is_not_trapped(place, trap))) {
-                let why = why.downcast_ref::<String>().map_or("it panicked", String::as_str);
+            if let Some(why) = figures::wrong(|| is_not_trapped(place, trap)) {
                 wrong.push(format!("{trap:?} at {}: {why}", place.name));
             }
         }
@@ -200,6 +198,24 @@ fn nothing_that_stands_at_the_place_of_a_tpm_key_file_is_followed_or_overwritten
     }
     figures::record("attacks on the place of a TPM key file", asked, asked, "");
     assert_eq!(controller.enroll_posts(), 0);
+}
+
+/// Where everyone may make files, somebody has made a key file of ours beforehand: its key would be his as well.
+#[cfg(feature = "tpm")]
+#[test]
+fn tpm_key_that_another_user_has_put_there_is_not_taken() {
+    let controller = Controller::start(Options::default());
+    let machine = Machine::<InTpmFile>::new();
+    let token = controller.issue("gate-7");
+    machine.keys.make("gate-7", KeyType::P256);
+    let planted = machine.path("gate-7.tss2.pem");
+    give_away(&planted).expect("it is given away");
+    fs::set_permissions(machine.folder(), fs::Permissions::from_mode(0o1777)).expect("the folder is ours");
+    let refused = Failed::with(machine.enroll(&token).run(), 50, "folder_unsafe");
+    refused.says("gate-7.tss2.pem").says("another owner").hints("move it away").spent("no");
+    chown(&planted, Some(0), Some(0)).expect("root may");
+    report(&machine.enroll(&token).run());
+    assert_eq!(machine.keys.private_keys(), 1);
 }
 
 #[test]

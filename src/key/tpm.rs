@@ -162,7 +162,12 @@ impl KeyProvider for TpmProvider {
             |home: Home, there_already| KeyPlan { uri: reference.uri(&home, reference.auth), there_already, outlives_us: true };
         let home = match &reference.named {
             Named::Nothing if wish.owner.is_none() => return Err(which_key(wish.within)),
-            Named::Nothing => Home::File(beside(wish.identity)?),
+            Named::Nothing => {
+                let path = beside(wish.identity)?;
+                // Nobody has named this file: it is ours by its name alone.
+                wish.beside.or_of(&path)?.refuse_foreign(path.file_name().unwrap_or_default())?;
+                Home::File(path)
+            }
             Named::FreeHandle => Home::Handle(handle::first_free(&mut visit).map_err(|e| e.at(&place))?),
             Named::Key(home) => home.clone(),
         };

@@ -5,9 +5,9 @@ mod devices;
 
 use std::fs::{self, File};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt, symlink};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{FlockOperation, flock};
 use ziti_enroller_support::{Controller, KeyType, Options, Outcome, Program, Token, figures, require};
 
 use super::trace::failing;
@@ -107,13 +107,13 @@ fn of_files<F: Fixture>() -> Vec<Fault<F>> {
             case.enroll_to(case.path("file/gate.json")).run()
         };
         "the folder may not be written", 50, "folder_not_writable" => |case| {
-            failing(case.enroll(), "mkdirat", 1, "EACCES", &[case.folder.clone()]).run()
+            failing(case.enroll(), "mkdirat", 1, "EACCES", std::slice::from_ref(&case.folder)).run()
         };
         "the file system is read-only", 50, "folder_not_writable" => |case| {
-            failing(case.enroll(), "mkdirat", 1, "EROFS", &[case.folder.clone()]).run()
+            failing(case.enroll(), "mkdirat", 1, "EROFS", std::slice::from_ref(&case.folder)).run()
         };
         "no inode is free", 50, "disk_full" => |case| {
-            failing(case.enroll(), "mkdirat", 1, "ENOSPC", &[case.folder.clone()]).run()
+            failing(case.enroll(), "mkdirat", 1, "ENOSPC", std::slice::from_ref(&case.folder)).run()
         };
         "the disk is full", 50, "disk_full" => |case| {
             failing(case.enroll(), "fallocate", 2, "ENOSPC", &[case.work().join("answer"), case.work().join("identity")]).run()
@@ -128,7 +128,7 @@ fn of_files<F: Fixture>() -> Vec<Fault<F>> {
             failing(case.enroll(), "write", 2, "ENOSPC", &[case.work().join("journal")]).run()
         };
         "the folder of the journal cannot be synced", 50, "file_error" => |case| {
-            failing(case.enroll(), "fsync", 1, "EIO", &[case.folder.clone()]).run()
+            failing(case.enroll(), "fsync", 1, "EIO", std::slice::from_ref(&case.folder)).run()
         };
         "the file system has no locks", 50, "file_error" => |case| {
             failing(case.enroll(), "flock", 1, "ENOLCK", &[case.work().join("lock")]).run()
@@ -179,7 +179,7 @@ fn of_files<F: Fixture>() -> Vec<Fault<F>> {
         "another run works on it", 75, "output_in_use" => |case| {
             case.make_work();
             let held = File::create(case.work().join("lock")).expect("the folder is ours");
-            held.lock().expect("nobody else holds it");
+            flock(&held, FlockOperation::LockExclusive).expect("nobody else holds it");
             case.enroll().run()
         };
         "the journal is damaged", 51, "journal_damaged" => |case| {
@@ -204,8 +204,7 @@ fn cost_nothing<F: Fixture>(own: Vec<Fault<F>>) {
     let (mut wrong, mut asked) = (Vec::new(), 0);
     for fault in of_files().into_iter().chain(own) {
         asked += 1;
-        if let Err(why) = catch_unwind(AssertUnwindSafe(|| costs_nothing(&controller, &machine, &fault))) {
-            let why = why.downcast_ref::<String>().map_or("it panicked", String::as_str);
+        if let Some(why) = figures::wrong(|| costs_nothing(&controller, &machine, &fault)) {
             wrong.push(format!("{}: {why}", fault.name));
         }
     }
