@@ -4,6 +4,8 @@
 
 mod hint;
 
+pub(crate) use hint::take_back_command;
+
 use std::path::PathBuf;
 use std::time::Duration;
 

@@ -6,11 +6,14 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use tempfile::TempDir;
 use x509_cert::Certificate;
 use x509_cert::der::Encode;
+use ziti_enroller_support::softhsm::folder_on_tmpfs;
 use ziti_enroller_support::{Key, KeyType, Outcome, Program, SoftHsm, Token, Tokens, Tpm2Pkcs11, require};
 
 #[cfg(feature = "tpm")]
@@ -59,6 +62,14 @@ pub trait Fixture {
     fn most_logins(&self) -> usize;
     /// The public half of the key that `id.key` of an identity names or holds, SubjectPublicKeyInfo, DER.
     fn public_key_of(&self, id_key: &str) -> Vec<u8>;
+    /// How many private keys and how many public keys are here.
+    fn halves(&self) -> [usize; 2] {
+        [self.private_keys(); 2]
+    }
+    /// How many things are here that are no half of a key, because nobody can tell whose they are.
+    fn pieces(&self) -> usize {
+        0
+    }
     /// What must be done by hand after a run was killed.
     fn after_a_kill(&self) {}
 }
@@ -196,6 +207,14 @@ pub struct TokenObject {
     pub access: String,
 }
 
+impl TokenObject {
+    /// SoftHSM writes an object before it says what it is: whoever kills it in between leaves one that has neither id nor
+    /// label, no value, and no past. No program can tell it from what another process is making right now.
+    pub fn is_nameless(&self) -> bool {
+        self.id.is_empty() && self.label.is_empty() && !self.access.split(", ").any(|access| access == "local")
+    }
+}
+
 impl<T: Tokens> InTokenOf<T> {
     /// pkcs11-tool, logged in to the first token; without p11fault, so that only our own calls are counted.
     pub fn tool(&self) -> Program {
@@ -326,6 +345,16 @@ impl<T: Make> Fixture for InTokenOf<T> {
         self.hsm.after_a_kill();
     }
 
+    fn halves(&self) -> [usize; 2] {
+        let mut objects = self.objects();
+        objects.retain(|object| !object.is_nameless());
+        ["Private Key Object", "Public Key Object"].map(|class| objects.iter().filter(|object| object.class == class).count())
+    }
+
+    fn pieces(&self) -> usize {
+        self.objects().iter().filter(|object| object.is_nameless()).count()
+    }
+
     fn public_key_of(&self, id_key: &str) -> Vec<u8> {
         let (_, query) = id_key.split_once('?').expect("a reference with a query");
         let id = query.split('&').find_map(|part| part.strip_prefix("id=")).expect("a reference with an id");
@@ -346,8 +375,16 @@ pub struct Machine<F> {
 
 impl<F: Fixture> Machine<F> {
     pub fn new() -> Self {
-        let folder = tempfile::tempdir().expect("a temporary folder can be made");
-        let keys = F::new(folder.path());
+        Self::in_folder(tempfile::tempdir().expect("a temporary folder can be made"), F::new)
+    }
+
+    /// One whose folder is on a RAM file system, with these keys.
+    pub fn on_tmpfs(keys: impl FnOnce(&Path) -> F) -> Self {
+        Self::in_folder(folder_on_tmpfs(), keys)
+    }
+
+    fn in_folder(folder: TempDir, keys: impl FnOnce(&Path) -> F) -> Self {
+        let keys = keys(folder.path());
         Self { folder, keys }
     }
 
@@ -400,10 +437,11 @@ impl<F: Fixture> Machine<F> {
         self.path(&format!(".{}.json.enroll", token.name()))
     }
 
-    /// The records of the journal, in order.
+    /// The records of the journal, in order; a last line that a kill has cut off is none.
     pub fn journal(&self, token: &Token) -> Vec<Value> {
         let text = fs::read_to_string(self.work(token).join("journal")).expect("there is a journal");
-        text.lines()
+        text.split_inclusive('\n')
+            .filter_map(|line| line.strip_suffix('\n'))
             .map(|line| {
                 let json = line.splitn(3, ' ').nth(2).expect("number, checksum, record");
                 serde_json::from_str(json).expect("a record is JSON")
@@ -546,5 +584,14 @@ impl Failed {
     pub fn spent(self, whether: &str) -> Self {
         assert_eq!(self.error["token_spent"], whether, "{}", self.outcome);
         self
+    }
+}
+
+/// Waits until something is so.
+pub fn until(what: &str, is_so: impl Fn() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !is_so() {
+        assert!(Instant::now() < deadline, "waited in vain: {what}");
+        thread::sleep(Duration::from_millis(1));
     }
 }

@@ -127,19 +127,27 @@ fn refusal_hint(code: &Printable) -> Option<Hint> {
 
 /// The controller keeps what it has issued: the certificate can be had from it, or the identity be enrolled anew.
 fn answer_lost_hint(subject: &str, out: &Path) -> Hint {
-    let query = format!("identity=\"{subject}\" and method=\"cert\"");
-    let listed = format!("ziti edge list authenticators {} -j", shell_word(&query));
-    let file = shell_word(&format!("{subject}.pem"));
-    let out = shell_word(&out.to_string_lossy());
     Hint::run(
         format!(
             "the administrator can give you the controller's copy of the certificate, or re-enroll the identity \
              (`ziti edge update authenticator cert ID --re-enroll`; then enroll with the new token: the same key is found). \
              The copy is `certPem` of GET /edge/management/v1/authenticators?filter={}",
-            crate::text::percent_encode(query.as_bytes())
+            crate::text::percent_encode(query_of(subject).as_bytes())
         ),
-        format!("{listed} | jq -r '.data[0].certPem' > {file} && ziti-enroller resume {out} --certificate {file}"),
+        take_back_command(subject, out),
     )
+}
+
+fn query_of(subject: &str) -> String {
+    format!("identity=\"{subject}\" and method=\"cert\"")
+}
+
+/// Has the controller give its own copy of the certificate of identity `subject`, and goes on with the enrollment to `out`.
+pub(crate) fn take_back_command(subject: &str, out: &Path) -> String {
+    let listed = format!("ziti edge list authenticators {} -j", shell_word(&query_of(subject)));
+    let file = shell_word(&format!("{subject}.pem"));
+    let out = shell_word(&out.to_string_lossy());
+    format!("{listed} | jq -r '.data[0].certPem' > {file} && ziti-enroller resume {out} --certificate {file}")
 }
 
 fn file_hint(error: &FileError, spent: Spent) -> Option<Hint> {

@@ -112,4 +112,9 @@ impl FileError {
     pub(crate) fn of_io(action: &'static str, path: impl Into<PathBuf>, source: &io::Error) -> Self {
         Self::of(action, path, Errno::from_io_error(source).unwrap_or(Errno::IO))
     }
+
+    /// Whether what was to be read is not there.
+    pub(crate) fn is_missing(&self) -> bool {
+        matches!(self.kind, FileErrorKind::System(Errno::NOENT))
+    }
 }

@@ -22,6 +22,7 @@ use crate::error::{Error, Spent};
 use crate::files::{self, FileError, FileErrorKind, Folder};
 use crate::jwt::{TokenError, UnverifiedToken};
 use crate::key::{Place, Readers};
+use crate::text::Hint;
 
 /// An enrollment that is wanted.
 #[derive(Clone, Debug)]
@@ -38,7 +39,7 @@ pub struct Request {
     pub force: bool,
     /// Removes the token's file when the identity is in place.
     pub remove_token: bool,
-    /// The certificate that the controller has issued and whose answer was lost, PEM.
+    /// The certificate that the controller has issued and whose answer was lost or cannot be used, PEM.
     pub certificate: Option<Vec<u8>>,
     /// Puts the PIN into the identity, for SDKs that look nowhere else.
     pub embed_pin: bool,
@@ -116,6 +117,11 @@ pub fn standing(out: &Path) -> Result<Option<Standing>, Error> {
 /// [`Error`], which says whether the token is spent.
 pub fn enroll(request: Request, world: &World<'_>) -> Result<Enrolled, Error> {
     let (mut work, mut stage) = begin(&request, world)?;
+    if request.certificate.is_some() && !stage.has_posted() {
+        work.remove_if_worthless(world.watch);
+        let message = "no request was sent yet, so no certificate can have been issued for it".to_owned();
+        return Err(Error::Usage { message, hint: Some(Hint::say("leave out --certificate to go on with the enrollment")) });
+    }
     within(world, "output_reserved", spent(&stage))?;
     let mut pauses = Pauses::of(&world.patience);
     let ended = loop {
@@ -153,7 +159,7 @@ fn go_on(stage: Stage, request: &Request, world: &World<'_>, work: &mut WorkFold
         Stage::Planned(s, plan) => live.make_key(s, plan),
         Stage::Keyed(s) => live.prepare(s),
         Stage::Ready(s) => live.announce(s),
-        Stage::Posting(s, _) if request.certificate.is_some() => live.take_back(s),
+        Stage::Posting(s, _) | Stage::Answered(s) if live.has_a_certificate() => live.take_back(s),
         Stage::Posting(s, n) => live.post(s, *n),
         Stage::Answered(s) => live.accept(s),
         Stage::Lost(s) => live.take_back(s),

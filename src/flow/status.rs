@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::CertificateSummary;
 use super::enroll::{self, Standing};
 use super::verify::read_identity;
-use crate::error::{Error, Spent};
+use crate::error::{Error, Spent, take_back_command};
 use crate::files;
 use crate::text::shell_word;
 
@@ -70,7 +70,7 @@ fn one(path: &Path) -> Result<PathStatus, Error> {
     let name = shell_word(&file.to_string_lossy());
     let (state, next) = match enroll::standing(&file) {
         Ok(Some(standing)) => {
-            let next = next_command(&standing, &name);
+            let next = next_command(&standing, &file, &name);
             let Standing { stage, subject, spent, .. } = standing;
             (State::Unfinished { stage, subject, token_spent: spent }, Some(next))
         }
@@ -85,12 +85,14 @@ fn one(path: &Path) -> Result<PathStatus, Error> {
     Ok(PathStatus { file: file.display().to_string(), state, next })
 }
 
-fn next_command(standing: &Standing, name: &str) -> String {
-    if standing.stage == "lost" {
-        return format!("ziti-enroller resume {name} --certificate FILE");
-    }
-    match &standing.token_file {
-        Some(_) => format!("ziti-enroller resume {name}"),
-        None => format!("ziti-enroller resume {name} --jwt -"),
+fn next_command(standing: &Standing, file: &Path, name: &str) -> String {
+    let token_is_there = standing.token_file.as_ref().is_some_and(|token| token.exists());
+    match (standing.stage, &standing.subject) {
+        ("lost", Some(subject)) => take_back_command(subject, file),
+        // Whoever was stopped so early has not even said which key.
+        (_, None) => format!("ziti-enroller enroll --jwt - --out {name}"),
+        ("answered" | "refused" | "done", _) => format!("ziti-enroller resume {name}"),
+        (_, Some(_)) if token_is_there => format!("ziti-enroller resume {name}"),
+        (_, Some(_)) => format!("ziti-enroller resume {name} --jwt -"),
     }
 }

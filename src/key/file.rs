@@ -42,14 +42,8 @@ impl KeyProvider for FileProvider {
 
     fn open(&self, uri: &KeyUri, _: &Access<'_>) -> Result<Arc<dyn Key>, KeyError> {
         let path = path_of(uri)?;
-        let pem = match files::read_regular(path, LARGEST) {
-            Ok(pem) => secret_text(pem, path)?,
-            Err(e) if matches!(e.kind, files::FileErrorKind::System(rustix::io::Errno::NOENT)) => {
-                return Err(KeyError::Selection(Fault::new("key_not_found", format!("no key file {}", path.display()))));
-            }
-            Err(e) => return Err(e.into()),
-        };
-        Ok(Arc::new(FileKey::read(pem, uri.clone(), false)?))
+        let pem = files::read_regular(path, LARGEST).map_err(|e| KeyError::of_file(path, e))?;
+        Ok(Arc::new(FileKey::read(secret_text(pem, path)?, uri.clone(), false)?))
     }
 
     fn open_reference(
@@ -120,12 +114,16 @@ impl KeyProvider for FileProvider {
         if inline {
             let waiting = wish.work.read(WAITING, LARGEST)?;
             let waiting = waiting.and_then(|pem| FileKey::read(secret_text(pem, path).ok()?, plan.uri.clone(), true).ok());
-            if let Some(key) = waiting.filter(|key| key.public.algorithm() == wish.algorithm) {
-                // Killed before it was durable, perhaps.
-                wish.work.fill(WAITING, key.pem.expose_secret().as_bytes())?;
-                return Ok(Arc::new(key));
+            match waiting.filter(|key| key.public.algorithm() == wish.algorithm) {
+                Some(key) => {
+                    // Killed before it was durable, perhaps.
+                    wish.work.fill(WAITING, key.pem.expose_secret().as_bytes())?;
+                    return Ok(Arc::new(key));
+                }
+                None if plan.there_already => return Err(KeyError::no_file(path)),
+                None => {}
             }
-        } else if path.symlink_metadata().is_ok() {
+        } else if plan.there_already || path.symlink_metadata().is_ok() {
             let key = self.open(&plan.uri, access)?;
             let there = key.public_key().algorithm();
             wish.beside.or_of(path)?.sync()?;

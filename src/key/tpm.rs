@@ -44,7 +44,7 @@ use super::{
     Access, Fault, Key, KeyAlgorithm, KeyError, KeyFacts, KeyListing, KeyPlan, KeyProvider, KeyReference, KeyUri, NewKey,
     PlaceListing, ProviderOption, PublicKey, Reader, Readers, Rehearsal,
 };
-use crate::files::{self, FileErrorKind, Folder};
+use crate::files::{self, Folder};
 use crate::text::Hint;
 
 /// Largest key file that is read, in bytes; RSA-4096 takes 2.5 KiB.
@@ -237,10 +237,7 @@ impl TpmProvider {
     fn remove(&self, uri: &KeyUri, work: Option<&Folder>, access: &Access<'_>) -> Result<(), KeyError> {
         let reference = Reference::of(uri)?;
         match &reference.named {
-            Named::Key(Home::File(path)) => match files::remove_file(path) {
-                Err(e) if is_missing(&e) => Err(no_file(path)),
-                done => Ok(done?),
-            },
+            Named::Key(Home::File(path)) => files::remove_file(path).map_err(|e| KeyError::of_file(path, e)),
             Named::Key(Home::Handle(number)) => {
                 let device = self.device(&reference.tcti)?;
                 let place = device.to_string();
@@ -333,21 +330,13 @@ fn beside(identity: &Path) -> Result<PathBuf, KeyError> {
 }
 
 fn read(path: &Path) -> Result<KeyFile, KeyError> {
-    let pem = files::read_regular(path, LARGEST).map_err(|e| if is_missing(&e) { no_file(path) } else { e.into() })?;
+    let pem = files::read_regular(path, LARGEST).map_err(|e| KeyError::of_file(path, e))?;
     KeyFile::read(&pem).map_err(|why| {
         let fault = Fault::new("key_type_unsupported", format!("key file {} cannot be used: it is {why}", path.display()));
         KeyError::Unavailable(
             fault.hint(Hint::say("TSS2 PRIVATE KEY files are read, of keys that are loadable and bound to no policy")),
         )
     })
-}
-
-fn is_missing(error: &files::FileError) -> bool {
-    matches!(error.kind, FileErrorKind::System(rustix::io::Errno::NOENT))
-}
-
-fn no_file(path: &Path) -> KeyError {
-    KeyError::Selection(Fault::new("key_not_found", format!("no key file {}", path.display())))
 }
 
 fn which_key(uri: &KeyUri) -> KeyError {

@@ -4,7 +4,8 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 
 use super::scenarios;
-use super::scene::{Ran, Scene, until};
+use super::scene::{Ran, Scene};
+use crate::machine::until;
 
 /// Enrolls into a folder of this mode.
 fn into_folder(scene: &Scene, mode: u32) -> Ran {

@@ -3,7 +3,6 @@
 use std::cell::OnceCell;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use ziti_enroller_support::{Controller, Fault, Options, Outcome, Program, Running, Terminal, Token, require};
@@ -388,14 +387,5 @@ fn sorted(value: Value) -> Value {
         }
         Value::Array(values) => Value::Array(values.into_iter().map(sorted).collect()),
         other => other,
-    }
-}
-
-/// Waits until something is so.
-pub fn until(what: &str, is_so: impl Fn() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(20);
-    while !is_so() {
-        assert!(Instant::now() < deadline, "waited in vain: {what}");
-        std::thread::sleep(Duration::from_millis(1));
     }
 }

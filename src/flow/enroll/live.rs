@@ -21,7 +21,8 @@ use crate::flow::{Next, World, pause};
 use crate::identity::{Identity, IdentityError};
 use crate::jwt::{Brings, EnrollmentToken};
 use crate::key::facts;
-use crate::key::{Embed, Key, KeyError, KeyOwner, KeyPlan, KeyReference, KeyUri, NewKey};
+use crate::key::{Embed, Fault, Key, KeyError, KeyOwner, KeyPlan, KeyReference, KeyUri, NewKey};
+use crate::text::Hint;
 use crate::trust::{self, TrustError};
 
 /// Time for a follower to hear of a new token.
@@ -41,12 +42,14 @@ pub(super) struct Live<'a> {
     posted: usize,
     /// The first request ever was answered with "no such token", and it is tried once more.
     gone_at_first: bool,
+    /// The certificate that was handed to us is the answer now.
+    took_back: bool,
     arrived: Option<Enrolled>,
 }
 
 impl<'a> Live<'a> {
     pub(super) fn new(request: &'a Request, world: &'a World<'a>, work: Work) -> Self {
-        Self { request, world, work, trust: None, key: None, posted: 0, gone_at_first: false, arrived: None }
+        Self { request, world, work, trust: None, key: None, posted: 0, gone_at_first: false, took_back: false, arrived: None }
     }
 
     /// The controller is proved to be the token's issuer, while the module is loaded beside it.
@@ -170,15 +173,16 @@ impl<'a> Live<'a> {
     }
 
     /// The key, opened anew in a run that did not begin with it.
-    fn key(&mut self, intent: &Intent, fact: &KeyFact) -> Result<Arc<dyn Key>, Error> {
+    fn key(&mut self, stage: &Keyed, spent: Spent) -> Result<Arc<dyn Key>, Error> {
         if let Some(key) = &self.key {
             return Ok(key.clone());
         }
-        let failed = |source| Error::Key { uri: Box::new(fact.uri.clone()), source, spent: Spent::No };
+        let (intent, fact) = (&stage.trusted.intent, &stage.key);
+        let failed = |source| Error::Key { uri: Box::new(fact.uri.clone()), source: vanished(source, spent), spent };
         let provider = self.world.providers.of(&fact.uri).map_err(failed)?;
         let key = if fact.created && fact.reference.is_none() {
             // It waits for the identity that will hold it, which its name alone does not say.
-            let plan = KeyPlan { uri: fact.uri.clone(), there_already: false, outlives_us: false };
+            let plan = KeyPlan { uri: fact.uri.clone(), there_already: true, outlives_us: false };
             let origin = intent.origin.to_string();
             self.wish(intent, &origin, |wish| provider.generate(&plan, wish, &self.world.access))
         } else {
@@ -187,7 +191,7 @@ impl<'a> Live<'a> {
         let key = key.map_err(failed)?;
         if BASE64_STANDARD.encode(key.public_key().spki()) != fact.spki {
             let message = "another key is there now than when this enrollment began";
-            return Err(failed(KeyError::Selection(crate::key::Fault::new("key_not_found", message))));
+            return Err(failed(KeyError::Selection(Fault::new("key_not_found", message))));
         }
         self.key = Some(key.clone());
         Ok(key)
@@ -195,7 +199,10 @@ impl<'a> Live<'a> {
 
     /// The request is signed, and its signature checked.
     pub(super) fn prepare(&mut self, stage: &Keyed) -> Learnt {
-        let key = self.key(&stage.trusted.intent, &stage.key)?;
+        let key = match self.key(stage, Spent::No) {
+            Err(error) if stage.key.created && is_missing(&error) => return Ok(self.begin_anew(stage)),
+            key => key?,
+        };
         match token_of(self.request)?.method().brings() {
             Brings::Csr => {
                 let failed = |source| Error::Key { uri: Box::new(stage.key.uri.clone()), source, spent: Spent::No };
@@ -205,10 +212,20 @@ impl<'a> Live<'a> {
         }
     }
 
-    /// All is ready, the controller is there: the next step may spend the token.
-    pub(super) fn announce(&mut self, _: &Ready) -> Learnt {
+    /// All is ready, controller and key are there: the next step may spend the token.
+    pub(super) fn announce(&mut self, stage: &Ready) -> Learnt {
         self.controller()?;
-        Ok(Next::Learnt(Record::Posting(1)))
+        match self.key(&stage.keyed, Spent::No) {
+            Err(error) if stage.keyed.key.created && is_missing(&error) => Ok(self.begin_anew(&stage.keyed)),
+            key => key.map(|_| Next::Learnt(Record::Posting(1))),
+        }
+    }
+
+    /// Nothing was sent, and a key that nobody has heard of is gone: another one does as well.
+    fn begin_anew(&self, stage: &Keyed) -> Next<Record> {
+        let uri = &stage.key.uri;
+        note(self.world, &format!("{uri} was made by an earlier run and is not there any more: the enrollment begins anew"));
+        Next::Learnt(Record::Intent(stage.trusted.intent.clone()))
     }
 
     /// Sends the request: once, and again only where nobody can tell what became of it.
@@ -218,6 +235,8 @@ impl<'a> Live<'a> {
             // A run that was killed here may have sent it: this one counts as another.
             let unknown = |error: Error| Error::OutcomeUnknown { why: sentence(&error) };
             self.controller().map_err(unknown)?;
+            // A certificate for a key that is gone would be of no use.
+            self.key(&stage.keyed, Spent::Unknown)?;
             self.posted += 1;
             return Ok(Next::Learnt(Record::Posting(n + 1)));
         }
@@ -279,7 +298,12 @@ impl<'a> Live<'a> {
         Ok(Next::Learnt(Record::Posting(n + 1)))
     }
 
-    /// A certificate that the controller has issued, and whose answer was lost, is handed to us.
+    /// Whether a certificate was handed to us that is not the answer yet.
+    pub(super) fn has_a_certificate(&self) -> bool {
+        self.request.certificate.is_some() && !self.took_back
+    }
+
+    /// A certificate that the controller has issued, and whose answer was lost or cannot be used, is handed to us.
     pub(super) fn take_back(&mut self, stage: &Ready) -> Learnt {
         let Some(certificate) = &self.request.certificate else {
             return Err(Error::AnswerLost { subject: stage.intent().subject.clone(), out: self.work.out() });
@@ -287,7 +311,8 @@ impl<'a> Live<'a> {
         let answer = Answer { status: 200, content_type: None, retry_after: None, session: None, body: certificate.clone() };
         // Judged before it is kept: another file may be given instead.
         self.judge(stage, certificate)?;
-        self.work.keep(&answer).map_err(|source| Error::Local { source, spent: Spent::Yes })?;
+        self.work.keep_instead(&answer).map_err(|source| Error::Local { source, spent: Spent::Yes })?;
+        self.took_back = true;
         within(self.world, "answer_synced", Spent::Yes)?;
         Ok(Next::Learnt(Record::Answered))
     }
@@ -307,8 +332,9 @@ impl<'a> Live<'a> {
     pub(super) fn accept(&mut self, stage: &Ready) -> Learnt {
         let intent = stage.intent();
         let local = |source| Error::Local { source, spent: Spent::Yes };
-        let answer =
-            self.work.answer().map_err(local)?.ok_or_else(|| Error::Unexpected("the answer is not where it was put".into()))?;
+        // Not there: stopped while another certificate took its place, or somebody has removed it.
+        let lost = || Error::AnswerLost { subject: intent.subject.clone(), out: self.work.out() };
+        let answer = self.work.answer().map_err(local)?.ok_or_else(lost)?;
         let fact = &stage.keyed.key;
         let issued = answer.issued().map_err(|why| self.quarantine(&answer.body, IssuedError::Answer(why)))?;
         let anchors = &stage.keyed.trusted.anchors;
@@ -325,7 +351,7 @@ impl<'a> Live<'a> {
             Some(text) if embed == Embed::Nothing => KeyReference::names(text),
             _ => {
                 let failed = |source| Error::Key { uri: Box::new(fact.uri.clone()), source, spent: Spent::Yes };
-                self.key(intent, fact)?.reference(embed).map_err(failed)?
+                self.key(&stage.keyed, Spent::Yes)?.reference(embed).map_err(failed)?
             }
         };
         let own = Identity::api_of(&intent.origin);
@@ -409,6 +435,26 @@ impl<'a> Live<'a> {
             (None, Stage::Done(ready)) => arrival::in_place(self.world, &self.work, ready),
             (None, _) => Err(Error::Unexpected("the enrollment has ended before its end".into())),
         }
+    }
+}
+
+/// The key of this enrollment is not where it was.
+fn is_missing(error: &Error) -> bool {
+    matches!(error, Error::Key { source: KeyError::Selection(fault), .. } if fault.code == "key_not_found")
+}
+
+/// What to do about a key that an earlier run has used is another matter than about one that was only named.
+fn vanished(error: KeyError, spent: Spent) -> KeyError {
+    let next = match spent {
+        Spent::No => "put its token or file back, then run the same command again",
+        Spent::Yes | Spent::Unknown => {
+            "put its token or file back, then run the same command again; if the key is lost, have the administrator \
+             re-enroll the identity, and give the new token with --force"
+        }
+    };
+    match error {
+        KeyError::Selection(fault) if fault.code == "key_not_found" => KeyError::Selection(fault.hint(Hint::say(next))),
+        other => other,
     }
 }
 

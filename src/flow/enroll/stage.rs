@@ -18,7 +18,8 @@ use crate::origin::Origin;
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Record {
-    /// An enrollment began, or began anew with another token for the same identity.
+    /// An enrollment began, or began anew: with another token for the same identity, or because the key that it had made is
+    /// not there any more.
     Intent(Intent),
     /// The controller is proved to be the token's issuer; its CA certificates.
     Anchors(Anchors),
@@ -222,7 +223,7 @@ impl Stages for Stage {
             (Self::Posting(ready, 1), Record::Csr(submission)) => Self::Ready(Ready { submission, ..ready }),
             (Self::Ready(ready), Record::Posting(1)) => Self::Posting(ready, 1),
             (Self::Posting(ready, n), Record::Posting(m)) if m == n + 1 => Self::Posting(ready, m),
-            (Self::Posting(ready, _) | Self::Lost(ready), Record::Answered) => Self::Answered(ready),
+            (Self::Posting(ready, _) | Self::Lost(ready) | Self::Answered(ready), Record::Answered) => Self::Answered(ready),
             (Self::Posting(ready, _), Record::Refused(why)) => Self::Refused(ready, why),
             (Self::Posting(ready, _), Record::Lost) => Self::Lost(ready),
             (Self::Answered(ready), Record::Done) => Self::Done(ready),
@@ -244,5 +245,83 @@ impl Stages for Stage {
             | Record::Lost
             | Record::Done => false,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    /// A certificate with CA:TRUE; nothing else matters of it here.
+    const CA: &str = "-----BEGIN CERTIFICATE-----\n\
+        MIIB8jCCAZegAwIBAgIUJ6Awx8Q/8luDdBWPn7uVZchPukAwCgYIKoZIzj0EAwIw\n\
+        RjEcMBoGA1UECgwTeml0aS1lbnJvbGxlciB0ZXN0czEmMCQGA1UEAwwdVGVzdCBO\n\
+        ZXR3b3JrIFJvb3QgQ0EgZjUwZmNlYmUwHhcNMjYxMTIzMjMzNzI0WhcNMzYxMTIx\n\
+        MjMzNzI0WjBGMRwwGgYDVQQKDBN6aXRpLWVucm9sbGVyIHRlc3RzMSYwJAYDVQQD\n\
+        DB1UZXN0IE5ldHdvcmsgUm9vdCBDQSBmNTBmY2ViZTBZMBMGByqGSM49AgEGCCqG\n\
+        SM49AwEHA0IABOcZ1MYobnSflMHeQ55/d3Txc48RvMoWILkgVoRlOYnYMSaBpq+X\n\
+        kclq0RqCHuvXamxz7rzetJx6IOW4fE13SlqjYzBhMB8GA1UdIwQYMBaAFMpIcNuC\n\
+        yCQkmu7ZIWDm2PWguntdMA4GA1UdDwEB/wQEAwIBhjAdBgNVHQ4EFgQUykhw24LI\n\
+        JCSa7tkhYObY9aC6e10wDwYDVR0TAQH/BAUwAwEB/zAKBggqhkjOPQQDAgNJADBG\n\
+        AiEAmv9jmFdSgA8LfOopUUnqxt5GAYDSynMJgdM21cP+XkkCIQDa2ked9VtraXnv\n\
+        Y+nCOid2E1SRfqLvEDBUb0FpnL9bvw==\n\
+        -----END CERTIFICATE-----";
+
+    /// One of each, as a journal holds it.
+    fn records() -> Vec<Record> {
+        let facts = ["extractable", "sensitive", "always_sensitive", "never_extractable"];
+        let facts = facts.iter().chain(&["public_object", "pin_each_time", "pss", "raw_rsa"]);
+        let mut facts: serde_json::Map<String, Value> = facts.map(|fact| ((*fact).to_owned(), json!("yes"))).collect();
+        facts.insert("place".into(), Value::Null);
+        let refusal = json!({"status": 400, "code": "C", "message": "m", "cause": null});
+        let records = json!([
+            {"intent": {
+                "token": "00".repeat(32), "token_file": null, "origin": "https://localhost:1280", "subject": "s",
+                "key": {"existing": "file:/k"},
+            }},
+            {"anchors": CA},
+            {"plan": {"uri": "file:/k", "there_already": false, "outlives_us": true}},
+            {"key": {"uri": "file:/k", "spki": "", "created": true, "reference": null, "facts": facts}},
+            {"csr": {"csr": ""}},
+            {"posting": 1}, {"posting": 2}, "answered", {"refused": refusal}, "lost", "done",
+        ]);
+        serde_json::from_value(records).unwrap()
+    }
+
+    /// Every stage that records lead to, and every way from one to another.
+    fn ways() -> BTreeSet<(&'static str, &'static str)> {
+        let mut ways = BTreeSet::new();
+        let mut open = vec![Stage::Fresh];
+        let mut known = BTreeSet::from(["fresh"]);
+        while let Some(stage) = open.pop() {
+            for record in records() {
+                let Ok(next) = stage.clone().after(record) else { continue };
+                ways.insert((stage.name(), next.name()));
+                if known.insert(next.name()) {
+                    open.push(next);
+                }
+            }
+        }
+        ways
+    }
+
+    #[test]
+    fn ways_are_those_of_the_diagram() {
+        let paper = include_str!("../../../ARCHITECTURE.md");
+        let (_, diagram) = paper.split_once("stateDiagram-v2\n").unwrap();
+        let (diagram, _) = diagram.split_once("```").unwrap();
+        let drawn: BTreeSet<(String, String)> = diagram
+            .lines()
+            .filter_map(|line| line.split_once(':').map_or(line, |(arrow, _)| arrow).trim().split_once(" --> "))
+            // The first is where nothing is written down yet; the last are those where nothing follows.
+            .filter(|(_, to)| *to != "[*]")
+            .map(|(from, to)| (if from == "[*]" { "fresh".into() } else { from.to_lowercase() }, to.to_lowercase()))
+            .collect();
+        let there = ways().into_iter().map(|(from, to)| (from.to_owned(), to.to_owned())).collect();
+        assert_eq!(drawn, there);
     }
 }

@@ -19,6 +19,8 @@ const ANSWER: &str = "answer";
 const IDENTITY: &str = "identity";
 /// Name in the work folder, and the end of the name beside the output.
 const REJECTED: &str = ".rejected.pem";
+/// An answer that could not be used, beside the one that was handed to us in its place.
+const UNUSABLE: &str = "answer.unusable";
 /// Largest answer that is read back, in bytes.
 const LARGEST: u64 = 1024 * 1024;
 
@@ -216,6 +218,16 @@ impl Work {
 
     pub(super) fn answer(&self) -> Result<Option<Answer>, FileError> {
         kept(&self.folder)
+    }
+
+    /// Keeps another answer in place of one that cannot be used, which is not lost.
+    pub(super) fn keep_instead(&self, answer: &Answer) -> Result<(), FileError> {
+        if kept(&self.folder)?.is_some()
+            && let Some(old) = self.folder.read(ANSWER, LARGEST)?
+        {
+            self.folder.fill(UNUSABLE, &old)?;
+        }
+        self.keep(answer)
     }
 
     /// Puts certificates that cannot be used beside the output, and replaces nothing that is there.
