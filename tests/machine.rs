@@ -167,6 +167,8 @@ pub trait Make: Tokens {
 
     /// An empty token.
     fn fresh() -> Self;
+    /// See [`Fixture::after_a_kill`].
+    fn after_a_kill(&self) {}
 }
 
 impl Make for SoftHsm {
@@ -186,6 +188,10 @@ impl Make for Tpm2Pkcs11 {
 
     fn fresh() -> Self {
         Self::new()
+    }
+
+    fn after_a_kill(&self) {
+        self.tpm().flush();
     }
 }
 
@@ -333,6 +339,10 @@ impl<T: Make> Fixture for InTokenOf<T> {
             }
         }
         of_process.into_values().max().unwrap_or(0)
+    }
+
+    fn after_a_kill(&self) {
+        self.hsm.after_a_kill();
     }
 
     fn halves(&self) -> [usize; 2] {

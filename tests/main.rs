@@ -2,6 +2,7 @@
 
 mod machine;
 
+mod attacks;
 mod crash;
 mod enroll;
 mod golden;
@@ -9,6 +10,7 @@ mod hostile_controller;
 mod house;
 mod key_providers;
 mod key_types;
+mod local_faults;
 mod outside_judges;
 #[cfg(feature = "tpm")]
 mod tpm;

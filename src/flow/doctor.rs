@@ -115,7 +115,8 @@ fn try_key(request: &Request, token: &UnverifiedToken, world: &World<'_>) -> Res
     let origin = token.issuer().to_string();
     let (folder, out) = enroll::folder_of(request).map_err(KeyError::File)?;
     let owner = Some(KeyOwner { origin: &origin, subject: token.subject() });
-    let plan = provider.plan(&NewKey { within, owner, algorithm, reuse, work: &folder, identity: &out }, access)?;
+    let wish = NewKey { within, owner, algorithm, reuse, work: &folder, identity: &out, beside: &folder };
+    let plan = provider.plan(&wish, access)?;
     if plan.there_already {
         return provider.open(&plan.uri, access).map(|key| describe(&*key));
     }

@@ -256,9 +256,9 @@ fn claim(
         }
         stage
     };
-    if !matches!(stage, Stage::Answered(_) | Stage::Done(_)) {
-        place.refuse_existing(request.force).map_err(|source| Error::Local { source, spent: spent(&stage) })?;
-    }
+    // What an earlier run may have put there is looked at later.
+    let replace = request.force || matches!(stage, Stage::Answered(_) | Stage::Done(_));
+    place.refuse_existing(replace).map_err(|source| Error::Local { source, spent: spent(&stage) })?;
     if !stage.has_posted() {
         check_expiry(token_of(request)?, world)?;
     }

@@ -88,7 +88,8 @@ pub fn create(uri: &KeyUri, algorithm: KeyAlgorithm, world: &World<'_>) -> Resul
     let here = Folder::of(Path::new(WORK)).map_err(local)?;
     let work = here.private(OsStr::new(WORK)).map_err(local)?;
     let lock = work.lock().map_err(local)?;
-    let wish = NewKey { within: uri, owner: None, algorithm, reuse: false, work: &work, identity: Path::new(WORK) };
+    let wish =
+        NewKey { within: uri, owner: None, algorithm, reuse: false, work: &work, identity: Path::new(WORK), beside: &here };
     let made = provider.plan(&wish, &world.access).and_then(|plan| provider.generate(&plan, &wish, &world.access));
     let removed = here.remove_private(OsStr::new(WORK), "");
     drop(lock);

@@ -2,14 +2,16 @@
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
+use rustix::io::Errno;
 
 use super::stage::{KeyFact, Ready};
 use super::work::Work;
 use super::{Enrolled, EnrolledKey};
 use crate::certificate::Summary;
 use crate::error::{Error, Spent};
+use crate::files::{FileError, FileErrorKind};
 use crate::flow::{CertificateSummary, IdentitySummary, World};
-use crate::identity::{self, Identity, IdentityError};
+use crate::identity::{Identity, IdentityError};
 use crate::key::{Answer, PublicKey, Readers};
 
 /// What an enrollment gave, from what was learnt on the way and from the certificate.
@@ -52,7 +54,8 @@ pub(super) fn report(
 /// The same of an earlier run that was killed after its end: read from the identity that is in place.
 pub(super) fn in_place(world: &World<'_>, work: &Work, stage: &Ready) -> Result<Enrolled, Error> {
     let path = work.out();
-    let text = crate::files::read_file(&path, identity::LARGEST);
+    let missing = || FileError { action: "read", path: path.clone(), kind: FileErrorKind::System(Errno::NOENT) };
+    let text = work.published().and_then(|text| text.ok_or_else(missing));
     let text = text.map_err(|source| Error::Local { source, spent: Spent::Yes })?;
     let failed = |source| Error::Identity { path: path.clone(), source };
     let identity = Identity::parse(&text).map_err(failed)?;

@@ -2,6 +2,7 @@
 //!
 //! A means is made when first asked for and dies with the run; what is learnt goes into a record.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -131,6 +132,7 @@ impl<'a> Live<'a> {
             reuse,
             work: self.work.folder(),
             identity: &out,
+            beside: self.work.beside(),
         })
     }
 
@@ -255,7 +257,7 @@ impl<'a> Live<'a> {
         within(world, "after_post", Spent::Unknown)?;
         match (outcome, answer) {
             (Outcome::Accepted, Ok(answer)) => {
-                self.work.keep(&answer).map_err(|source| unkept(source, &answer))?;
+                self.work.keep(&answer).map_err(|source| unkept(source, &answer, self.work.out()))?;
                 within(world, "answer_synced", Spent::Yes)?;
                 Ok(Next::Learnt(Record::Answered))
             }
@@ -372,7 +374,7 @@ impl<'a> Live<'a> {
         let local = |source| Error::Local { source, spent: Spent::Yes };
         // An earlier run may have been killed right after the rename.
         match self.work.published() {
-            Ok(Some(there)) if there == text.as_bytes() => return Ok(()),
+            Ok(Some(there)) if there == text.as_bytes() => return self.work.sync_published().map_err(local),
             Ok(Some(_)) if !self.request.force => return Err(local(exists(self.work.out()))),
             Ok(_) | Err(_) => {}
         }
@@ -457,9 +459,9 @@ fn vanished(error: KeyError, spent: Spent) -> KeyError {
 }
 
 /// The last way to save what was issued: past the point of no return, and the disk does not take it.
-fn unkept(source: FileError, answer: &Answer) -> Error {
+fn unkept(source: FileError, answer: &Answer, out: PathBuf) -> Error {
     match answer.issued() {
-        Ok(issued) => Error::Unkept { source, certificates: String::from_utf8_lossy(&issued.cert).into_owned() },
+        Ok(issued) => Error::Unkept { out, source, certificates: String::from_utf8_lossy(&issued.cert).into_owned() },
         Err(_) => Error::Local { source, spent: Spent::Yes },
     }
 }
