@@ -140,6 +140,8 @@ pub enum Error {
     /// The answer arrived and cannot be kept: the certificates in it go to standard output.
     #[error("the controller has issued a certificate, and it cannot be kept here: it is printed instead")]
     Unkept {
+        /// Where the identity was to be.
+        out: PathBuf,
         /// Why.
         #[source]
         source: FileError,

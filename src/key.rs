@@ -246,6 +246,9 @@ pub struct NewKey<'a> {
     pub work: &'a Folder,
     /// The identity file that will refer to it; a provider may put its own file beside it.
     pub identity: &'a Path,
+    /// The folder of that file, opened: what a provider puts beside it is made in there ([`Folder::or_of`]), so that nobody
+    /// can swap the folder meanwhile.
+    pub beside: &'a Folder,
 }
 
 /// What [`KeyProvider::plan`] found.

@@ -174,6 +174,8 @@ pub trait Make: Tokens {
     fn fresh() -> Self;
     /// An empty token with this PIN.
     fn with_pin(pin: &str) -> Self;
+    /// See [`Fixture::after_a_kill`].
+    fn after_a_kill(&self) {}
 }
 
 impl Make for SoftHsm {
@@ -201,6 +203,10 @@ impl Make for Tpm2Pkcs11 {
 
     fn with_pin(pin: &str) -> Self {
         Self::with_pin(pin)
+    }
+
+    fn after_a_kill(&self) {
+        self.tpm().flush();
     }
 }
 
@@ -360,6 +366,10 @@ impl<T: Make> Fixture for InTokenOf<T> {
             }
         }
         of_process.into_values().max().unwrap_or(0)
+    }
+
+    fn after_a_kill(&self) {
+        self.hsm.after_a_kill();
     }
 
     fn halves(&self) -> [usize; 2] {

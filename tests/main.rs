@@ -2,6 +2,7 @@
 
 mod machine;
 
+mod attacks;
 #[cfg(feature = "tpm")]
 mod canary;
 mod crash;
@@ -12,6 +13,7 @@ mod house;
 mod idp_token;
 mod key_providers;
 mod key_types;
+mod local_faults;
 mod makes;
 mod methods;
 mod module_errors;

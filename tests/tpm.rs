@@ -64,7 +64,7 @@ impl Desk {
     }
 
     fn wish<'a>(&'a self, within: &'a KeyUri, algorithm: KeyAlgorithm, reuse: bool) -> NewKey<'a> {
-        NewKey { within, owner: Some(OWNER), algorithm, reuse, work: &self.work, identity: &self.identity }
+        NewKey { within, owner: Some(OWNER), algorithm, reuse, work: &self.work, identity: &self.identity, beside: &self.work }
     }
 
     fn make(

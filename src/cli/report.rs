@@ -104,19 +104,24 @@ pub fn mistake(error: &Error) -> Mistake {
 
 /// Writes an error and returns its exit code.
 pub fn failure(error: &Error, format: Format, stdout: Option<File>) -> ExitCode {
-    if let (Error::Unkept { certificates, .. }, Format::Text) = (error, format) {
-        // Public, and nowhere else by now.
-        write(certificates, stdout.as_ref().and_then(|f| f.try_clone().ok()));
+    let issued = match error {
+        Error::Unkept { certificates, .. } => Some(certificates),
+        _other => None,
+    };
+    // Public, and nowhere else by now.
+    let mut printed = stdout.is_some();
+    if let (Some(certificates), Format::Text) = (issued, format) {
+        printed &= write(certificates, stdout.as_ref().and_then(|f| f.try_clone().ok())) == ExitCode::SUCCESS;
     }
     let Mistake { causes, .. } = mistake(error);
     let hint = error.hint();
     match format {
         Format::Json => {
             let mut object = json!({ "ok": false, "error": mistake(error) });
-            if let Error::Unkept { certificates, .. } = error {
+            if let Some(certificates) = issued {
                 object["certificates"] = json!(certificates);
             }
-            write(&format!("{object}\n"), stdout);
+            printed &= write(&format!("{object}\n"), stdout) == ExitCode::SUCCESS;
         }
         Format::Text => {
             let mut text = format!("error: {error}\n");
@@ -134,6 +139,10 @@ pub fn failure(error: &Error, format: Format, stdout: Option<File>) -> ExitCode 
             }
             drop(std::io::stderr().write_all(text.as_bytes()));
         }
+    }
+    if let Some(certificates) = issued.filter(|_| !printed) {
+        // Standard output was closed, or leads to the same disk.
+        drop(std::io::stderr().write_all(certificates.as_bytes()));
     }
     ExitCode::from(error.exit_code())
 }

@@ -40,8 +40,9 @@ impl Error {
                 "run the same command again: the same request is sent once more, which can enroll the identity at most once",
             )),
             Self::AnswerLost { subject, out } => Some(answer_lost_hint(subject.as_deref(), out)),
-            Self::Unkept { .. } => Some(Hint::say(
-                "put what was printed into a file, make room, and give it to `ziti-enroller resume IDENTITY --certificate FILE`",
+            Self::Unkept { out, .. } => Some(Hint::run(
+                "put what was printed into a file and repair that; then take it from there",
+                format!("ziti-enroller resume {} --certificate FILE", shell_word(&out.to_string_lossy())),
             )),
             Self::Issued { .. } => {
                 Some(Hint::say("the key and the answer are kept; ask the controller's administrator what it has issued"))
@@ -269,8 +270,11 @@ fn file_hint(error: &FileError, spent: Spent) -> Option<Hint> {
             "anybody who may swap files there could read or replace the identity",
             format!("chmod o-w {}", shell_word(&path)),
         )),
-        FileErrorKind::FolderUnsafe(Unsafe::OfAnother | Unsafe::NoFolder) => {
+        FileErrorKind::FolderUnsafe(Unsafe::OfAnother | Unsafe::NoFolder | Unsafe::Shared | Unsafe::Planted) => {
             Some(Hint::say("give another place with --out, or see who has put it there and move it away"))
+        }
+        FileErrorKind::Full(rustix::io::Errno::FBIG) => {
+            Some(Hint::say(format!("raise the limit on the size of files (`ulimit -f`), {again}")))
         }
         FileErrorKind::Full(_) => Some(Hint::say(format!("make room on that file system, {again}"))),
         FileErrorKind::InUse => Some(Hint::say("wait until the other run has ended")),

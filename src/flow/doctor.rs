@@ -204,7 +204,8 @@ fn look_for<'a>(request: &'a Request, token: &UnverifiedToken, world: &World<'_>
     let origin = token.issuer().to_string();
     let (folder, out) = enroll::folder_of(request).map_err(KeyError::File)?;
     let owner = token.identity().map(|subject| KeyOwner { origin: &origin, subject });
-    let plan = provider.plan(&NewKey { within, owner, algorithm, reuse, work: &folder, identity: &out }, access)?;
+    let plan =
+        provider.plan(&NewKey { within, owner, algorithm, reuse, work: &folder, identity: &out, beside: &folder }, access)?;
     if plan.there_already {
         return provider.open(&plan.uri, access).map(Planned::There);
     }

@@ -144,6 +144,10 @@ pub struct Standing {
 pub fn standing(out: &Path) -> Result<Option<Standing>, Error> {
     let place = work::Output::at(out).map_err(|source| Error::Local { source, spent: Spent::Unknown })?;
     let Some(stage) = place.stage()? else { return Ok(None) };
+    if matches!(stage, Stage::Fresh) && place.path().exists() {
+        // Stopped while it tidied up: nothing is left to do, and the next enrollment removes the empty folder.
+        return Ok(None);
+    }
     let intent = stage.intent().cloned();
     Ok(Some(Standing {
         stage: stage.name(),
@@ -300,9 +304,9 @@ fn claim(
         stage
     };
     check_secret(request, &stage)?;
-    if !matches!(stage, Stage::Answered(_) | Stage::Done(_)) {
-        place.refuse_existing(request.force).map_err(|source| Error::Local { source, spent: spent(&stage) })?;
-    }
+    // What an earlier run may have put there is looked at later.
+    let replace = request.force || matches!(stage, Stage::Answered(_) | Stage::Done(_));
+    place.refuse_existing(replace).map_err(|source| Error::Local { source, spent: spent(&stage) })?;
     if !stage.has_posted() {
         check_expiry(token_of(request)?, world)?;
     }

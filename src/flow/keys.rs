@@ -104,7 +104,7 @@ pub(super) fn make(uri: &KeyUri, algorithm: KeyAlgorithm, reuse: bool, world: &W
     let here = Folder::of(Path::new(WORK)).map_err(local)?;
     let work = here.private(OsStr::new(WORK)).map_err(local)?;
     let lock = work.lock().map_err(local)?;
-    let wish = NewKey { within: uri, owner: None, algorithm, reuse, work: &work, identity: Path::new(WORK) };
+    let wish = NewKey { within: uri, owner: None, algorithm, reuse, work: &work, identity: Path::new(WORK), beside: &here };
     let made = provider.plan(&wish, &world.access).and_then(|plan| {
         if plan.there_already {
             return provider.open(&plan.uri, &world.access).map(|key| (key, false));

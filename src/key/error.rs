@@ -6,6 +6,7 @@
 
 use std::error::Error as StdError;
 use std::fmt;
+use std::path::Path;
 
 use super::{KeyAlgorithm, KeyUri};
 use crate::files::FileError;
@@ -51,6 +52,16 @@ impl KeyError {
             Fault::new("key_type_differs", format!("{uri} is {found}, and {asked} was asked for"))
                 .hint(Hint::say(format!("give --key-alg {found}, or another name with --key"))),
         )
+    }
+
+    /// The key file is not there.
+    pub(super) fn no_file(path: &Path) -> Self {
+        Self::Selection(Fault::new("key_not_found", format!("no key file {}", path.display())))
+    }
+
+    /// What is wrong with the key file: it is not there, or something else.
+    pub(super) fn of_file(path: &Path, source: FileError) -> Self {
+        if source.is_missing() { Self::no_file(path) } else { source.into() }
     }
 
     /// The key that an identity names does not fit its certificate.

@@ -42,7 +42,8 @@ impl KeyProvider for FileProvider {
 
     fn open(&self, uri: &KeyUri, _: &Access<'_>) -> Result<Arc<dyn Key>, KeyError> {
         let path = path_of(uri)?;
-        reopen(path, uri.clone(), false)
+        let pem = files::read_regular(path, LARGEST).map_err(|e| KeyError::of_file(path, e))?;
+        Ok(Arc::new(FileKey::read(secret_text(pem, path)?, uri.clone(), false)?))
     }
 
     fn open_reference(
@@ -108,28 +109,35 @@ impl KeyProvider for FileProvider {
     }
 
     fn generate(&self, plan: &KeyPlan, wish: &NewKey<'_>, access: &Access<'_>) -> Result<Arc<dyn Key>, KeyError> {
-        let path = path_of(&plan.uri)?.to_owned();
+        let path = path_of(&plan.uri)?;
         let inline = wish.within.file_path().is_none();
-        if plan.there_already {
-            return reopen(&path, plan.uri.clone(), inline);
-        }
-        if path.exists() {
-            // An earlier run was killed after this point. A file that it left half-written in the work folder is no key: made
-            // again.
-            match self.open(&plan.uri, access) {
-                Ok(key) if key.public_key().algorithm() == wish.algorithm => return reopen(&path, plan.uri.clone(), inline),
-                _ if inline => wish.work.remove(WAITING)?,
-                Ok(key) => return Err(KeyError::type_differs(&plan.uri, key.public_key().algorithm(), wish.algorithm)),
-                Err(error) => return Err(error),
+        // What an earlier run has made before it was killed. A half-written file in the work folder is no key: made again.
+        if inline {
+            let waiting = wish.work.read(WAITING, LARGEST)?;
+            let waiting = waiting.and_then(|pem| FileKey::read(secret_text(pem, path).ok()?, plan.uri.clone(), true).ok());
+            match waiting.filter(|key| key.public.algorithm() == wish.algorithm) {
+                Some(key) => {
+                    // Killed before it was durable, perhaps.
+                    wish.work.fill(WAITING, key.pem.expose_secret().as_bytes())?;
+                    return Ok(Arc::new(key));
+                }
+                None if plan.there_already => return Err(KeyError::no_file(path)),
+                None => {}
             }
+        } else if plan.there_already || path.symlink_metadata().is_ok() {
+            let key = self.open(&plan.uri, access)?;
+            let there = key.public_key().algorithm();
+            wish.beside.or_of(path)?.sync()?;
+            return if there == wish.algorithm { Ok(key) } else { Err(KeyError::type_differs(&plan.uri, there, wish.algorithm)) };
         }
         let pem = new_pem(wish.algorithm)?;
-        let (name, text) = (path.file_name().ok_or_else(|| not_a_file(&plan.uri))?, pem.expose_secret().as_bytes());
+        let text = pem.expose_secret().as_bytes();
         if inline {
             // Its name becomes durable with that of the journal.
             wish.work.fill(WAITING, text)?;
         } else {
-            Folder::of(&path)?.write_new(name, text)?;
+            let name = path.file_name().ok_or_else(|| not_a_file(&plan.uri))?;
+            wish.beside.or_of(path)?.write_new(name, text)?;
         }
         let key = FileKey::read(pem, plan.uri.clone(), inline)?;
         super::prove(&key)?;
@@ -137,10 +145,8 @@ impl KeyProvider for FileProvider {
     }
 
     fn delete(&self, uri: &KeyUri, _: &Access<'_>) -> Result<(), KeyError> {
-        match files::remove_file(path_of(uri)?) {
-            Err(e) if is_missing(&e) => Err(no_file(path_of(uri)?)),
-            done => Ok(done?),
-        }
+        let path = path_of(uri)?;
+        files::remove_file(path).map_err(|e| KeyError::of_file(path, e))
     }
 
     /// Within the identity where it was within one; else `k.1.pem` beside `k.pem`.
@@ -156,6 +162,13 @@ impl KeyProvider for FileProvider {
         let free = later.into_iter().find(|path| path.symlink_metadata().is_err());
         Ok(free.map_or_else(|| KeyUri::new(self.scheme()), |path| KeyUri::file(&path)))
     }
+
+    fn abandon(&self, uri: &KeyUri, work: &Folder, access: &Access<'_>) -> Result<(), KeyError> {
+        if path_of(uri)? == files::absolute(&work.join(WAITING))? {
+            return Ok(work.remove(WAITING)?);
+        }
+        self.delete(uri, access)
+    }
 }
 
 /// A key that an identity names or holds must be the one of its certificate, and sign.
@@ -163,22 +176,6 @@ fn of_the_certificate(key: Arc<dyn Key>, expected: Option<&PublicKey>) -> Result
     match expected {
         Some(expected) if key.public_key() != expected => Err(KeyError::not_its_key(key.uri())),
         _ => super::prove(&*key).map(|()| key),
-    }
-}
-
-fn is_missing(error: &files::FileError) -> bool {
-    matches!(error.kind, files::FileErrorKind::System(rustix::io::Errno::NOENT))
-}
-
-fn no_file(path: &Path) -> KeyError {
-    KeyError::Selection(Fault::new("key_not_found", format!("no key file {}", path.display())))
-}
-
-fn reopen(path: &Path, uri: KeyUri, inline: bool) -> Result<Arc<dyn Key>, KeyError> {
-    match files::read_file(path, LARGEST) {
-        Ok(pem) => Ok(Arc::new(FileKey::read(secret_text(pem, path)?, uri, inline)?)),
-        Err(e) if is_missing(&e) => Err(no_file(path)),
-        Err(e) => Err(e.into()),
     }
 }
 

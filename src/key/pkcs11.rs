@@ -217,44 +217,33 @@ impl KeyProvider for Pkcs11Provider {
         let token = self.token(&uri, Purpose::Write, access)?;
         let place = token.token().to_string();
         let pin_source = pin_source(&uri)?;
-        let (key, made) = token.with(Mode::Write, |lent| {
-            // An earlier run that was killed may have made it, or half of it: nothing of that name was here when the plan was
-            // written down, so what is here now is ours.
-            let found = Found::by(&lent.session, &name.shortest())?;
-            if found.is_half() {
-                log::info!("{place}: half a key pair of an earlier run is replaced");
-                destroy(lent, found.both_halves(&name, &place)?)?;
-            } else if let Some(pair) = found.pair(&lent.session, &name.shortest(), &place)? {
-                return Ok((PrivateKey::read(&token, lent, pair, pin_source)?, None));
-            }
-            let made = Made::by(lent, wish.algorithm, &name, &place)?;
-            let read = || -> Result<PrivateKey, Failure> {
-                let key = PrivateKey::read(&token, lent, made.pair(lent, &place)?, pin_source)?;
-                key.must_be_as_promised(wish.algorithm)?;
-                Ok(key)
-            };
-            match read() {
-                Ok(key) => Ok((key, Some(made))),
-                Err(why) => {
-                    made.discard(lent);
-                    Err(why)
+        let mut spare_it = true;
+        loop {
+            let (key, made) = token.with(Mode::Write, |lent| {
+                match generation::of_an_earlier_run(&token, lent, &name, pin_source, spare_it)? {
+                    Some(key) => Ok((key, None)),
+                    None => Made::key(&token, lent, wish.algorithm, &name, pin_source).map(|(key, made)| (key, Some(made))),
                 }
-            }
-        })?;
-        if let Err(why) = key.must_be_as_promised(wish.algorithm).and_then(|()| super::prove(&key)) {
-            // The first error is the one that counts; what became of the key is logged.
-            let discard = |made: Made| {
-                token.with(Mode::Write, |lent| {
-                    made.discard(lent);
-                    Ok(())
-                })
+            })?;
+            let Err(why) = key.must_be_as_promised(wish.algorithm).and_then(|()| super::prove(&key)) else {
+                return Ok(Arc::new(key));
             };
-            if let Some(Err(left)) = made.map(discard) {
+            let Some(made) = made else {
+                // Both halves have their names, and one of them is empty.
+                log::info!("{place}: a key of an earlier run that cannot be used is replaced: {why}");
+                spare_it = false;
+                continue;
+            };
+            // The first error is the one that counts; what became of the key is logged.
+            let discarded = token.with(Mode::Write, |lent| {
+                made.discard(lent);
+                Ok(())
+            });
+            if let Err(left) = discarded {
                 log::warn!("key {} was made, is not used, and could not be destroyed: {left}", key.uri());
             }
             return Err(why);
         }
-        Ok(Arc::new(key))
     }
 
     fn place_of(&self, uri: &KeyUri) -> Result<KeyUri, KeyError> {

@@ -44,7 +44,7 @@ use super::{
     Access, Fault, Key, KeyAlgorithm, KeyError, KeyFacts, KeyListing, KeyPlan, KeyProvider, KeyReference, KeyUri, NewKey,
     PlaceListing, ProviderOption, PublicKey, Reader, Readers, Rehearsal,
 };
-use crate::files::{self, FileErrorKind, Folder};
+use crate::files::{self, Folder};
 use crate::text::Hint;
 
 /// Largest key file that is read, in bytes; RSA-4096 takes 2.5 KiB.
@@ -164,7 +164,12 @@ impl KeyProvider for TpmProvider {
             |home: Home, there_already| KeyPlan { uri: reference.uri(&home, reference.auth), there_already, outlives_us: true };
         let home = match &reference.named {
             Named::Nothing if wish.owner.is_none() => return Err(which_key(wish.within)),
-            Named::Nothing => Home::File(beside(wish.identity, wish.reuse)?),
+            Named::Nothing => {
+                let path = beside(wish.identity, wish.reuse)?;
+                // Nobody has named this file: it is ours by its name alone.
+                wish.beside.or_of(&path)?.refuse_foreign(path.file_name().unwrap_or_default())?;
+                Home::File(path)
+            }
             Named::FreeHandle => Home::Handle(handle::first_free(&mut visit).map_err(|e| e.at(&place))?),
             Named::Key(home) => home.clone(),
         };
@@ -181,7 +186,7 @@ impl KeyProvider for TpmProvider {
             return Ok(planned(home, true));
         }
         match &home {
-            Home::File(path) => drop(Folder::of(path)?),
+            Home::File(path) => drop(wish.beside.or_of(path)?),
             Home::Handle(handle) => must_be_the_owners(*handle)?,
         }
         must_be_able(&mut visit, wish.algorithm).map_err(|e| e.at(&place))?;
@@ -196,7 +201,7 @@ impl KeyProvider for TpmProvider {
         let Named::Key(home) = &reference.named else { return Err(which_key(&plan.uri)) };
         let device = self.device(&reference.tcti)?;
         let made = device.visit().and_then(|mut visit| match home {
-            Home::File(path) => generation::in_file(&mut visit, &reference, path, wish.algorithm, access),
+            Home::File(path) => generation::in_file(&mut visit, &reference, path, wish, access),
             Home::Handle(number) => handle::at(&mut visit, &reference, *number, wish, access),
         });
         made.map(|key| Arc::new(key) as _).map_err(|e| e.at(&device.to_string()))
@@ -243,10 +248,7 @@ impl TpmProvider {
     fn remove(&self, uri: &KeyUri, work: Option<&Folder>, access: &Access<'_>) -> Result<(), KeyError> {
         let reference = Reference::of(uri)?;
         match &reference.named {
-            Named::Key(Home::File(path)) => match files::remove_file(path) {
-                Err(e) if is_missing(&e) => Err(no_file(path)),
-                done => Ok(done?),
-            },
+            Named::Key(Home::File(path)) => files::remove_file(path).map_err(|e| KeyError::of_file(path, e)),
             Named::Key(Home::Handle(number)) => {
                 let device = self.device(&reference.tcti)?;
                 let place = device.to_string();
@@ -348,21 +350,13 @@ fn beside(identity: &Path, reuse: bool) -> Result<PathBuf, KeyError> {
 }
 
 fn read(path: &Path) -> Result<KeyFile, KeyError> {
-    let pem = files::read_file(path, LARGEST).map_err(|e| if is_missing(&e) { no_file(path) } else { e.into() })?;
+    let pem = files::read_regular(path, LARGEST).map_err(|e| KeyError::of_file(path, e))?;
     KeyFile::read(&pem).map_err(|why| {
         let fault = Fault::new("key_type_unsupported", format!("key file {} cannot be used: it is {why}", path.display()));
         KeyError::Unavailable(
             fault.hint(Hint::say("TSS2 PRIVATE KEY files are read, of keys that are loadable and bound to no policy")),
         )
     })
-}
-
-fn is_missing(error: &files::FileError) -> bool {
-    matches!(error.kind, FileErrorKind::System(rustix::io::Errno::NOENT))
-}
-
-fn no_file(path: &Path) -> KeyError {
-    KeyError::Selection(Fault::new("key_not_found", format!("no key file {}", path.display())))
 }
 
 fn which_key(uri: &KeyUri) -> KeyError {

@@ -47,11 +47,16 @@ const INWARD: [&str; 24] = [
     "sigaltstack",
 ];
 
-/// One way to enroll, and what it does with a controller and an `inject` expression of strace.
+/// The calls that a run makes: of each name, as many as the busiest thread.
+type Recorded<'a> = dyn Fn(&Controller) -> BTreeMap<String, usize> + Sync + 'a;
+/// A run that is killed as it enters the n-th call of a name, and all that comes after it.
+type Survives<'a> = dyn Fn(&Controller, &str, usize) -> Ended + Sync + 'a;
+
+/// One way to enroll.
 struct Way<'a> {
     name: &'static str,
-    calls: Box<dyn Fn(&Controller) -> BTreeMap<String, usize> + Sync + 'a>,
-    survives: Box<dyn Fn(&Controller, &str, usize) -> Ended + Sync + 'a>,
+    calls: Box<Recorded<'a>>,
+    survives: Box<Survives<'a>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -48,6 +48,9 @@ pub fn finish<F: Fixture>(
         // It was killed when all was done, and has tidied up: the same command meets an identity that is there.
         if again.code == Some(2) {
             Failed::with(again, 2, "usage").says("no unfinished enrollment").hints("nothing is left to do");
+            // `resume` changes nothing there; an empty folder does no harm, and the next enrollment takes it away.
+            fs::remove_file(machine.work(token).join("lock")).ok();
+            fs::remove_dir(machine.work(token)).ok();
         } else {
             Failed::with(again, 50, "output_exists");
         }

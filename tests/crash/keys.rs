@@ -45,6 +45,17 @@ mod half {
         }
     }
 
+    /// SoftHSM gives both halves their names before the private one has its value.
+    #[test]
+    fn that_is_named_and_cannot_sign_is_made_again() {
+        let (controller, machine, token) = scene::<InToken>();
+        ends(&machine, &token, "after_generation", "kill");
+        let first = machine.keys.public_keys();
+        report(&machine.enroll(&token).env("P11FAULT", "C_Sign:1:0x5").run());
+        assert_ne!(machine.keys.public_keys(), first, "the key that cannot sign is kept");
+        all_is_well(&controller, &machine, &token, 0);
+    }
+
     #[test]
     fn that_no_journal_speaks_of_is_left_as_it_is() {
         for (half, there) in [("privkey", [0, 1]), ("pubkey", [1, 0])] {

@@ -221,3 +221,18 @@ mod certificate {
         all_is_well(&controller, &machine, &token, 1);
     }
 }
+
+#[test]
+fn nothing_is_left_to_do_where_only_the_tidying_up_was_cut_off() {
+    let controller = Controller::start(Options::default());
+    let machine = Machine::<InFiles>::on_tmpfs(InFiles::new);
+    let token = controller.issue("gate-7");
+    report(&machine.enroll(&token).run());
+    fs::create_dir(machine.work(&token)).expect("the machine's folder is writable");
+    let told = machine.program().args(["status", "--format", "json"]).arg(machine.out(&token)).run().success();
+    let told: Value = serde_json::from_str(&told.stdout).expect("a status is JSON");
+    assert!(told["paths"][0]["state"]["enrolled"].is_object() && told["paths"][0]["next"].is_null(), "{told}");
+    Failed::with(machine.resume(&token).run(), 2, "usage").says("no unfinished enrollment").hints("nothing is left to do");
+    Failed::with(machine.enroll(&token).run(), 50, "output_exists");
+    all_is_well(&controller, &machine, &token, 0);
+}

@@ -10,7 +10,7 @@ use crate::machine::tpm::{InTpmFile, InTpmHandle};
 use crate::machine::{Fixture, InFiles, InToken, Machine, ending, until};
 
 /// Where the program is held, and how one sees from outside that it has come there, or is about to.
-const MOMENTS: [(&str, fn(&Seen<'_>) -> bool); 8] = [
+const MOMENTS: [(&str, HasCome); 8] = [
     ("output_reserved", |seen| seen.file("identity").is_some()),
     ("connected", |seen| seen.recorded("intent") && seen.controller.counts().requests > 0),
     ("before_generation", |seen| seen.recorded("plan")),
@@ -20,6 +20,9 @@ const MOMENTS: [(&str, fn(&Seen<'_>) -> bool); 8] = [
     ("answer_synced", |seen| seen.file("answer").is_some_and(|answer| answer.starts_with(b"{"))),
     ("identity_renamed", |seen| seen.out.exists()),
 ];
+
+/// Whether it is there, or about to be.
+type HasCome = fn(&Seen<'_>) -> bool;
 
 /// What one sees of a run from outside.
 struct Seen<'a> {

@@ -99,6 +99,24 @@ impl InTpmFile {
     }
 }
 
+/// Keys in, or beside, a TPM of the machine's own.
+pub trait OnTpm: Fixture {
+    /// That TPM.
+    fn tpm(&self) -> &Swtpm;
+}
+
+impl OnTpm for InTpmFile {
+    fn tpm(&self) -> &Swtpm {
+        &self.keys.tpm
+    }
+}
+
+impl OnTpm for InTpmHandle {
+    fn tpm(&self) -> &Swtpm {
+        &self.keys.tpm
+    }
+}
+
 impl Fixture for InTpmFile {
     const PROVIDER: &'static str = "tpm";
     const NAME: &'static str = "tpm file";

@@ -2,6 +2,7 @@
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
+use rustix::io::Errno;
 
 use super::stage::{KeyFact, Ready};
 use super::work::Work;
@@ -9,8 +10,9 @@ use super::{Enrolled, EnrolledKey};
 use crate::certificate::Summary;
 use crate::controller::Submission;
 use crate::error::{Error, Spent};
+use crate::files::{FileError, FileErrorKind};
 use crate::flow::{CertificateSummary, IdentitySummary, World};
-use crate::identity::{self, Identity, IdentityError, Network};
+use crate::identity::{Identity, IdentityError, Network};
 use crate::key::{Answer, PublicKey, Readers};
 use crate::text::Printable;
 
@@ -70,7 +72,8 @@ pub(in crate::flow) fn enrolled_key(world: &World<'_>, fact: &KeyFact) -> Result
 /// The same of an earlier run that was killed after its end: read from the identity that is in place.
 pub(super) fn in_place(world: &World<'_>, work: &Work, stage: &Ready) -> Result<Enrolled, Error> {
     let path = work.out();
-    let text = crate::files::read_file(&path, identity::LARGEST);
+    let missing = || FileError { action: "read", path: path.clone(), kind: FileErrorKind::System(Errno::NOENT) };
+    let text = work.published().and_then(|text| text.ok_or_else(missing));
     let text = text.map_err(|source| Error::Local { source, spent: Spent::Yes })?;
     let failed = |source| Error::Identity { path: path.clone(), source };
     if stage.keyed.key.is_none() {

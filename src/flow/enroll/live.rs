@@ -192,6 +192,7 @@ impl<'a> Live<'a> {
             reuse,
             work: self.work.folder(),
             identity: &out,
+            beside: self.work.beside(),
         })
     }
 

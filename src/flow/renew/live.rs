@@ -202,6 +202,7 @@ impl<'a> Live<'a> {
             reuse: false,
             work: self.work.folder(),
             identity: &identity,
+            beside: self.work.place().folder(),
         })
     }
 

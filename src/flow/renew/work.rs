@@ -38,6 +38,11 @@ impl Place {
         self.folder.join(&self.name)
     }
 
+    /// The folder of the identity.
+    pub(super) fn folder(&self) -> &Folder {
+        &self.folder
+    }
+
     /// Refuses what is no regular file: a link would be replaced, and not what it leads to.
     pub(super) fn must_be_a_file(&self) -> Result<(), FileError> {
         self.folder.refuse_existing(&self.name, true)

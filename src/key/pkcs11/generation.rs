@@ -55,6 +55,26 @@ impl Made {
         Err(first.map_or(Failure::Call(Error::InvalidValue), |first| refused(&first, place)))
     }
 
+    /// The same, read back; destroyed again where it is not what was promised.
+    pub(super) fn key(
+        token: &Arc<OpenToken>,
+        lent: &Lent,
+        algorithm: KeyAlgorithm,
+        name: &Name,
+        pin_source: Option<&str>,
+    ) -> Result<(PrivateKey, Self), Failure> {
+        let place = token.token().to_string();
+        let made = Self::by(lent, algorithm, name, &place)?;
+        let key = made.pair(lent, &place).and_then(|pair| PrivateKey::read(token, lent, pair, pin_source));
+        match key.and_then(|key| key.must_be_as_promised(algorithm).map(|()| key).map_err(Failure::from)) {
+            Ok(key) => Ok((key, made)),
+            Err(why) => {
+                made.discard(lent);
+                Err(why)
+            }
+        }
+    }
+
     /// The pair as the token shows it.
     pub(super) fn pair(&self, lent: &Lent, place: &str) -> Result<Pair, Failure> {
         let found = Found {
@@ -79,6 +99,34 @@ impl Made {
             log::warn!("key {} was made, is not used, and could not be destroyed: {left}", self.private);
         }
     }
+}
+
+/// The key that an earlier run, which was killed, has made under this name. Nothing of that name was here when the plan was
+/// written down, so what is here now is ours: half a pair, or one that cannot be read, is destroyed, and the whole one too
+/// unless it is to be spared.
+pub(super) fn of_an_earlier_run(
+    token: &Arc<OpenToken>,
+    lent: &Lent,
+    name: &Name,
+    pin_source: Option<&str>,
+    spare_it: bool,
+) -> Result<Option<PrivateKey>, Failure> {
+    let place = token.token().to_string();
+    let found = Found::by(&lent.session, &name.shortest())?;
+    if found.is_nothing() {
+        return Ok(None);
+    }
+    if spare_it && !found.is_half() {
+        let pair = found.pair(&lent.session, &name.shortest(), &place);
+        match pair.and_then(|pair| pair.map(|pair| PrivateKey::read(token, lent, pair, pin_source)).transpose()) {
+            Err(Failure::Call(error)) if is_lost(&error) => return Err(error.into()),
+            Err(why) => log::info!("{place}: what an earlier run has left cannot be read: {why:?}"),
+            Ok(key) => return Ok(key),
+        }
+    }
+    log::info!("{place}: what an earlier run has left of a key is replaced");
+    destroy(lent, Found::by(&lent.session, &name.shortest())?.both_halves(name, &place)?)?;
+    Ok(None)
 }
 
 /// Makes a pair that vanishes with its session, and has it sign.

@@ -15,9 +15,8 @@ use super::parent::Parent;
 use super::private_key::{PrivateKey, fits};
 use super::reference::{Home, Reference};
 use super::{described, found, template, type_differs};
-use crate::files::Folder;
 use crate::key::pin::{PinFor, Question};
-use crate::key::{Access, Fault, Key, KeyAlgorithm, KeyError, Pin};
+use crate::key::{Access, Fault, Key, KeyAlgorithm, KeyError, NewKey, Pin};
 use crate::text::Hint;
 
 /// A new key as a file. It has its name only when it is whole and was tried, so that a crash leaves no half of one.
@@ -25,12 +24,14 @@ pub(super) fn in_file(
     visit: &mut Visit<'_>,
     reference: &Reference,
     path: &Path,
-    algorithm: KeyAlgorithm,
+    wish: &NewKey<'_>,
     access: &Access<'_>,
 ) -> Result<PrivateKey, Failure> {
+    let algorithm = wish.algorithm;
     let home = Home::File(path.to_owned());
     if path.symlink_metadata().is_ok() {
-        // An earlier run was killed after this point.
+        // An earlier run was killed after this point; its name may not be durable yet.
+        wish.beside.or_of(path).and_then(|folder| folder.sync()).map_err(KeyError::from)?;
         let found = found(reference, home.clone())?;
         let ready = found.ready(visit, Some(access))?;
         let key = PrivateKey::try_out(visit, found, ready, access)?;
@@ -40,7 +41,7 @@ pub(super) fn in_file(
     let made = new_key(visit, reference, &home, algorithm, access)?;
     let name = path.file_name().unwrap_or(OsStr::new(""));
     let text = pem(&made.file)?;
-    Folder::of(path).and_then(|folder| folder.write_new(name, text.as_bytes())).map_err(KeyError::from)?;
+    wish.beside.or_of(path).and_then(|folder| folder.write_new(name, text.as_bytes())).map_err(KeyError::from)?;
     Ok(made.key)
 }
 

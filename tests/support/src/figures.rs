@@ -2,6 +2,7 @@
 
 use std::fs::OpenOptions;
 use std::io::Write;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 use crate::Counts;
@@ -33,6 +34,13 @@ fn append(path: &Path, line: &str) {
     let file = OpenOptions::new().append(true).create(true).open(path);
     let written = file.and_then(|mut file| file.write_all(line.as_bytes()));
     written.unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+}
+
+/// What is wrong, where `check` panics: its message. Of many cases, all that fail are heard of.
+pub fn wrong(check: impl FnOnce()) -> Option<String> {
+    let why = catch_unwind(AssertUnwindSafe(check)).err()?;
+    let text = why.downcast_ref::<String>().cloned().or_else(|| why.downcast_ref::<&str>().map(|text| (*text).to_owned()));
+    Some(text.unwrap_or_else(|| "it panicked".into()))
 }
 
 /// The folder of the build, `target`, for what a suite leaves behind for a person.

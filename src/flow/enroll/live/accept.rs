@@ -122,7 +122,7 @@ impl Live<'_> {
         let local = |source| Error::Local { source, spent };
         // An earlier run may have been killed right after the rename.
         match self.work.published() {
-            Ok(Some(there)) if there == text.as_bytes() => return Ok(()),
+            Ok(Some(there)) if there == text.as_bytes() => return self.work.sync_published().map_err(local),
             Ok(Some(_)) if !self.request.force => return Err(local(exists(self.work.out()))),
             Ok(_) | Err(_) => {}
         }

@@ -1,5 +1,6 @@
 //! The request: sent once, and again only where nobody can tell what became of it.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::{Learnt, Live, is_missing};
@@ -110,7 +111,7 @@ impl Live<'_> {
     }
 
     fn keep(&self, answer: &Answer) -> Learnt {
-        self.work.keep(answer).map_err(|source| unkept(source, answer))?;
+        self.work.keep(answer).map_err(|source| unkept(source, answer, self.work.out()))?;
         within(self.world, "answer_synced", Spent::Yes)?;
         Ok(Next::Learnt(Record::Answered))
     }
@@ -145,9 +146,9 @@ impl Live<'_> {
 }
 
 /// The last way to save what was issued: past the point of no return, and the disk does not take it.
-fn unkept(source: FileError, answer: &Answer) -> Error {
+fn unkept(source: FileError, answer: &Answer, out: PathBuf) -> Error {
     match answer.issued() {
-        Ok(issued) => Error::Unkept { source, certificates: String::from_utf8_lossy(&issued.cert).into_owned() },
+        Ok(issued) => Error::Unkept { out, source, certificates: String::from_utf8_lossy(&issued.cert).into_owned() },
         Err(_) => Error::Local { source, spent: Spent::Yes },
     }
 }
