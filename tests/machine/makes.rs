@@ -64,6 +64,10 @@ impl<M: Manners> Make for Mannered<M> {
     fn fresh() -> Self {
         Self { hsm: SoftHsm::on_tmpfs(), manners: PhantomData }
     }
+
+    fn with_pin(pin: &str) -> Self {
+        Self { hsm: SoftHsm::with_pin(pin), manners: PhantomData }
+    }
 }
 
 /// One type for each make.
