@@ -284,15 +284,15 @@ impl Store {
         books.in_force().find(|one| one.fingerprint_sha1 == fingerprint).cloned()
     }
 
-    /// Takes away what logs the identity in; returns its name, and the CA of somebody else that it had its certificate of.
-    pub(crate) fn retire(&self, identity_id: &str) -> Option<(String, Option<String>)> {
+    /// Takes away what logs the identity in; returns its name. A third party's certificate may come back.
+    pub(crate) fn retire(&self, identity_id: &str) -> Option<String> {
         let mut books = self.lock();
         let of_identity = books.authenticators.iter().filter(|one| one.identity_id == identity_id);
-        let known = of_identity.map(|one| (one.identity_name.clone(), one.ca_id.clone())).last();
+        let enrolled = of_identity.map(|one| one.identity_name.clone()).next();
         books.retire(|one| one.identity_id == identity_id);
-        known.or_else(|| {
+        enrolled.or_else(|| {
             let known = books.enrollments.values().find(|enrollment| enrollment.identity_id == identity_id);
-            known.map(|enrollment| (enrollment.identity_name.clone(), None))
+            known.map(|enrollment| enrollment.identity_name.clone())
         })
     }
 
@@ -354,7 +354,7 @@ mod tests {
         store.register("t", "ott", ("W4kErfsB6a", "gate-7"), None, unix_now() + 60);
         assert!(store.spend("t", bought("t")));
         assert!(store.authenticator_of(b"leaf").is_some());
-        assert_eq!(store.retire("W4kErfsB6a"), Some(("gate-7".into(), None)));
+        assert_eq!(store.retire("W4kErfsB6a").as_deref(), Some("gate-7"));
         assert!(store.authenticator_of(b"leaf").is_none());
         assert_eq!(store.authenticators().len(), 1);
     }
