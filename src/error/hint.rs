@@ -164,7 +164,8 @@ fn refusal_hint(code: &Printable) -> Option<Hint> {
              intermediates; the token can be used again"
         }
         "CERT_IN_USE" => {
-            "an identity is enrolled with this certificate already: use its identity file, or have another certificate issued"
+            "an identity has this certificate already: with a token of method `ca`, --force writes its identity file; else \
+             have another certificate issued"
         }
         "ENROLLMENT_CA_NOT_VALID" => {
             "have the administrator allow enrollment with tokens for that CA (`ziti edge update ca NAME --ottca`)"

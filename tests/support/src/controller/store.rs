@@ -267,17 +267,16 @@ impl Store {
         live.into_iter().find(|one| one.fingerprint_sha1 == fingerprint).cloned()
     }
 
-    /// Takes away what logs the identity in; returns its name, and the CA of somebody else that it had its certificate of.
-    pub(crate) fn retire(&self, identity_id: &str) -> Option<(String, Option<String>)> {
+    /// Takes away what logs the identity in; returns its name. A third party's certificate may come back.
+    pub(crate) fn retire(&self, identity_id: &str) -> Option<String> {
         let mut books = self.lock();
         let of_identity = books.authenticators.iter().filter(|one| one.identity_id == identity_id);
-        let (ids, known): (Vec<_>, Vec<_>) =
-            of_identity.map(|one| (one.id.clone(), (one.identity_name.clone(), one.ca_id.clone()))).unzip();
-        // A certificate of a third party may come back: the controller forgets it with its authenticator.
+        let (ids, names): (Vec<_>, Vec<_>) = of_identity.map(|one| (one.id.clone(), one.identity_name.clone())).unzip();
         books.retired.extend(ids);
-        known.into_iter().last().or_else(|| {
+        let enrolled = names.into_iter().next();
+        enrolled.or_else(|| {
             let known = books.enrollments.values().find(|enrollment| enrollment.identity_id == identity_id);
-            known.map(|enrollment| (enrollment.identity_name.clone(), None))
+            known.map(|enrollment| enrollment.identity_name.clone())
         })
     }
 
@@ -339,7 +338,7 @@ mod tests {
         store.register("t", "ott", ("W4kErfsB6a", "gate-7"), None, unix_now() + 60);
         assert!(store.spend("t", bought("t")));
         assert!(store.authenticator_of(b"leaf").is_some());
-        assert_eq!(store.retire("W4kErfsB6a"), Some(("gate-7".into(), None)));
+        assert_eq!(store.retire("W4kErfsB6a").as_deref(), Some("gate-7"));
         assert!(store.authenticator_of(b"leaf").is_none());
         assert_eq!(store.authenticators().len(), 1);
     }
