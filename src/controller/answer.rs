@@ -150,7 +150,7 @@ impl Outcome {
             (429, _) => Self::Unknown(failure(refusal.to_string(), wait)),
             // 6xx: the controller copies the codes of its validation library.
             // 501: there is nobody who could have done anything.
-            (400..500 | 501 | 600..700, _) => Self::Refused(refusal),
+            (400..=499 | 501 | 600..=699, _) => Self::Refused(refusal),
             _ => Self::Unknown(failure(refusal.to_string(), wait)),
         }
     }

@@ -160,8 +160,8 @@ fn refusal_hint(code: &Printable) -> Option<Hint> {
         "COULD_NOT_PROCESS_CSR" | "MISSING_OR_INVALID_CSR" => "the token can be used again; another --key-alg may be accepted",
         "INVALID_ENROLL_METHOD" => "the token says another method than the controller knows for it: ask for a new one",
         "CERTIFICATE_FAILED_VALIDATION" | "CERT_FAILED_VALIDATION" => {
-            "the certificate must be of a CA that the controller has verified for this, be for TLS clients, and come with its \
-             intermediates; the token can be used again"
+            "the certificate and its intermediates in --cert must lead to a CA that the controller has verified and lets enroll, and \
+             be for TLS clients; the token can be used again"
         }
         "CERT_IN_USE" => {
             "an identity has this certificate already: with a token of method `ca`, --force writes its identity file; else \

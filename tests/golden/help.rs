@@ -35,6 +35,7 @@ pub(super) const NAMES: &[&str] = &[
     "help_verify",
     "help_list",
     "help_list_keys",
+    "help_list_signers",
     "help_key",
     "help_key_create",
     "help_csr",
