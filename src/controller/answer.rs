@@ -95,11 +95,16 @@ impl Refusal {
         let excerpt = &answer.body[..answer.body.len().min(512)];
         Self {
             status: answer.status,
-            code: text(error.get("code")).unwrap_or_else(|| Printable::new(NO_CODE)),
+            code: text(error.get("code")).unwrap_or_else(|| Printable::new(code_of_none(answer.status))),
             message: text(error.get("message")).unwrap_or_else(|| Printable::from_bytes(excerpt)),
             cause: cause.or_else(|| text(error.get("causeMessage"))),
         }
     }
+}
+
+/// A path without a handler is answered by the controller's library, with a bare string: 1.6 does so for tokens of providers.
+fn code_of_none(status: u16) -> &'static str {
+    if status == 501 { "NOT_IMPLEMENTED" } else { NO_CODE }
 }
 
 /// What an answer to the enrollment request says about the token.
@@ -147,7 +152,8 @@ impl Outcome {
             // Usually a full queue; in a cluster also a forward to the leader that nobody waited for.
             (429, _) => Self::Unknown(failure(refusal.to_string(), wait)),
             // 6xx: the controller copies the codes of its validation library.
-            (400..500 | 600..700, _) => Self::Refused(refusal),
+            // 501: there is nobody who could have done anything.
+            (400..=499 | 501 | 600..=699, _) => Self::Refused(refusal),
             _ => Self::Unknown(failure(refusal.to_string(), wait)),
         }
     }
@@ -280,6 +286,7 @@ mod tests {
         assert!(matches!(refused(503, "CLUSTER_NO_LEADER"), Outcome::Retry(_)));
         assert!(matches!(Outcome::of(&answer(500, "")), Outcome::Unknown(_)));
         assert!(matches!(Outcome::of(&answer(206, "")), Outcome::Unknown(_)));
+        assert!(matches!(Outcome::of(&answer(501, "\"not yet implemented\"")), Outcome::Refused(_)));
     }
 
     #[test]
@@ -302,6 +309,7 @@ mod tests {
             read(400, r#"{"error":{"code":"A","message":"b","cause":{"field":"f","reason":"r"}}}"#),
             "A (status 400): b: r"
         );
+        assert_eq!(read(501, "\"not yet implemented\"\n"), "NOT_IMPLEMENTED (status 501): \"not yet implemented\"\\u{a}");
         assert_eq!(read(500, ""), "status 500 without an error code");
         assert_eq!(read(502, "<html>\u{1b}"), "status 502 without an error code: <html>\\u{1b}");
     }

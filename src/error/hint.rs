@@ -179,12 +179,12 @@ fn refusal_hint(code: &Printable) -> Option<Hint> {
         "COULD_NOT_PROCESS_CSR" | "MISSING_OR_INVALID_CSR" => "the token can be used again; another --key-alg may be accepted",
         "INVALID_ENROLL_METHOD" => "the token says another method than the controller knows for it: ask for a new one",
         "CERTIFICATE_FAILED_VALIDATION" | "CERT_FAILED_VALIDATION" => {
-            "the certificate must be of a CA that the controller has verified for this, be for TLS clients, and come with its \
-             intermediates; the token can be used again"
+            "the certificate and its intermediates in --cert must lead to a CA that the controller has verified and lets enroll, and \
+             be for TLS clients; the token can be used again"
         }
         "CERT_IN_USE" => {
-            "an identity has this certificate already: with a token of method `ca`, --force writes its identity file; else have \
-             another certificate issued"
+            "an identity has this certificate already: with a token of method `ca`, --force writes its identity file; else \
+             have another certificate issued"
         }
         "ENROLLMENT_CA_NOT_VALID" => {
             "have the administrator allow enrollment with tokens for that CA (`ziti edge update ca NAME --ottca`)"
@@ -199,7 +199,9 @@ fn refusal_hint(code: &Printable) -> Option<Hint> {
             "have the administrator allow this way to enroll, at the signer of the token or in the authentication policy of the \
              identity; `ziti-enroller list signers` shows what is allowed now"
         }
-        "NOT_FOUND" => "this controller takes no tokens of identity providers: that needs OpenZiti 2.0 or later",
+        "NOT_FOUND" | "NOT_IMPLEMENTED" => {
+            "this controller takes no tokens of identity providers: that needs OpenZiti 2.0 or later"
+        }
         "UNAUTHORIZED" => "the token can be used again; have the administrator look at the log of the controller",
         "REQUEST_ENTITY_TOO_LARGE" => {
             "the token can be used again; something before the controller may limit requests more than it does: see --no-proxy"

@@ -226,6 +226,12 @@ scenarios! {
         enroll(&scene).run()
     }
 
+    fn idp_token_at_a_controller_without_such_tokens(scene) {
+        let (scene, _) = provider(scene, |_| {});
+        let scene = scene.facing(Fault::NoProviders);
+        enroll(&scene).run()
+    }
+
     fn idp_token_of_an_unknown_provider_by_id(scene) {
         let (scene, _) = provider(scene, |_| {});
         enroll(&scene).args(["--issuer-id", "nobody"]).run()

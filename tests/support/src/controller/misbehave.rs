@@ -134,6 +134,8 @@ faults! {
         ConsumeThen500 = "consume-then-500",
         /// Spends the token, then answers 503 TIMEOUT.
         ConsumeThen503 = "consume-then-503",
+        /// Has no tokens of identity providers, as 1.6 answers: 501, and a string of its library.
+        NoProviders = "no-providers",
         /// The first POST is answered 503 CLUSTER_NO_LEADER; the token is kept.
         UnavailableOnce = "unavailable-once",
         /// The first POST is answered 429 with `Retry-After: 1`; the token is kept.
