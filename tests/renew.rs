@@ -152,6 +152,18 @@ fn a_chain_that_lacks_an_intermediate_is_mended() {
 }
 
 #[test]
+fn ca_certificates_that_have_come_to_the_network_are_added() {
+    let controller = Controller::start(Options { own_client_signer: true, ..Options::default() });
+    let (machine, token) = enrolled::<InFiles>(&controller);
+    let all = machine.identity(&token).anchors().len();
+    let mut json = machine.identity(&token).json;
+    json["id"]["ca"] = pem("CERTIFICATE", controller.network().root.certificate()).into();
+    fs::write(machine.out(&token), json.to_string()).expect("the identity is ours");
+    assert_eq!(report(&machine.renew(&token).arg("--force").run())["renewed"], true);
+    assert_eq!((machine.identity(&token).anchors().len(), all), (3, 3));
+}
+
+#[test]
 fn a_certificate_of_another_ca_is_left_alone() {
     let controller = Controller::start(short_lived());
     let (machine, token) = enrolled::<InFiles>(&controller);
@@ -272,8 +284,17 @@ fn a_link_is_not_replaced() {
     let link = machine.path("link.json");
     symlink(machine.out(&token), &link).expect("the machine's folder is writable");
     let ended = machine.program().args(["renew", "--format", "json"]).arg(&link).run();
-    Failed::with(ended, 50, "output_is_symlink");
+    Failed::with(ended, 50, "output_is_symlink").hints("name the file that it leads to");
     assert_eq!(controller.renewal_posts(), (0, 0));
+}
+
+#[test]
+fn what_the_environment_says_for_enrollments_is_no_wish_for_a_new_key() {
+    let controller = Controller::start(short_lived());
+    let (machine, token) = enrolled::<InFiles>(&controller);
+    let environment = [("ZITI_ENROLLER_PROVIDER", "pkcs11"), ("ZITI_ENROLLER_KEY_ALG", "p384")];
+    assert_eq!(report(&machine.renew(&token).envs(environment).run())["key"]["provider"], "file");
+    Failed::with(machine.renew(&token).args(["--provider", "pkcs11"]).run(), 2, "usage").hints("--rotate");
 }
 
 #[test]

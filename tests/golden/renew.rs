@@ -242,6 +242,12 @@ scenarios! {
         renew(&scene).run()
     }
 
+    fn renewal_of_a_link(scene) {
+        let scene = enrolled(scene);
+        std::os::unix::fs::symlink("gate-7.json", scene.path("link.json")).expect("the machine's folder is writable");
+        scene.command("renew link.json").run()
+    }
+
     fn renewal_of_nothing(scene) {
         scene.command("renew").run()
     }

@@ -1,5 +1,6 @@
 //! From one place of keys to another, and back: the identity stays who it is.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -69,51 +70,47 @@ fn holds_no_private_key(folder: &Path, but: &[PathBuf]) {
     }
 }
 
+fn words(words: &[&str]) -> Vec<String> {
+    words.iter().map(|word| (*word).to_owned()).collect()
+}
+
+/// The options that lead into the `n`th token, and those that say where its PIN is.
+#[cfg(feature = "tpm")]
+fn into_token(hsm: &SoftHsm, n: usize) -> (Vec<String>, Vec<String>) {
+    let token = &hsm.tokens()[n];
+    let pin = words(&["--pin-file", &text(&token.pin_file)]);
+    let place = words(&["--provider", "pkcs11", "--module", &text(&hsm.module()), "--token", &token.label]);
+    ([place, pin.clone()].concat(), pin)
+}
+
 #[cfg(feature = "tpm")]
 #[test]
 fn a_software_identity_moves_into_a_token_a_tpm_and_back() {
-    use ziti_enroller_support::Swtpm;
-
-    let (mut hsm, tpm) = (SoftHsm::on_tmpfs(), Swtpm::new());
+    let (mut hsm, tpm) = (SoftHsm::on_tmpfs(), ziti_enroller_support::Swtpm::new());
     hsm.add_token("other", "97531");
     let mut journey = Journey::begin(hsm.env());
-    let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<String>>();
-    let of_token = |n: usize| {
-        let token = &hsm.tokens()[n];
-        let module = text(&hsm.module());
-        let pin = words(&["--pin-file", &text(&token.pin_file)]);
-        ([words(&["--provider", "pkcs11", "--module", &module, "--token", &token.label]), pin.clone()].concat(), pin)
-    };
-    let first = fingerprint(&journey.out());
+    let ((there, pin), (back, other_pin)) = (into_token(&hsm, 0), into_token(&hsm, 1));
 
-    // File to SoftHSM.
-    let (into, pin) = of_token(0);
-    let said = journey.move_on(&into, &pin);
+    let said = journey.move_on(&there, &pin);
     assert_eq!((&said["key"]["provider"], &said["key"]["extractable"]), (&"pkcs11".into(), &false.into()));
     assert_eq!(said["old_key"], Value::Null, "the old key was in the identity, and is gone with it");
-
-    // SoftHSM to the TPM: a key without a PIN, while the old one wants its own.
+    // A key without a PIN, while the old one wants its own.
     let handle = format!("tpm2:handle=auto;auth=none?tcti={}", tpm.tcti());
-    let into = [words(&["--key", &handle, "--delete-old-key"]), pin.clone()].concat();
-    let said = journey.move_on(&into, &[]);
-    assert_eq!((&said["key"]["provider"], &said["old_key"]["deleted"]), (&"tpm".into(), &true.into()));
-    assert_eq!(tpm.handles("handles-persistent").len(), 1);
+    let said = journey.move_on(&[words(&["--key", &handle]), pin.clone()].concat(), &[]);
+    assert_eq!((&said["key"]["provider"], &said["old_key"]["deleted"]), (&"tpm".into(), &false.into()));
+    let said = journey.move_on(&back, &other_pin);
+    assert_eq!((&said["key"]["provider"], &said["token"]["label"]), (&"pkcs11".into(), &"other".into()));
 
-    // The TPM to another token of SoftHSM.
-    let (into, pin) = of_token(1);
-    let into = [into, words(&["--delete-old-key"])].concat();
-    let said = journey.move_on(&into, &pin);
-    assert_eq!((&said["key"]["provider"], &said["old_key"]["deleted"]), (&"pkcs11".into(), &true.into()));
-    assert_eq!(tpm.handles("handles-persistent").len(), 0);
-
-    // Each step had a certificate of its own, and of them all the last one alone logs in.
-    let login = journey.machine.program().args(["verify", "--format", "json"]).arg(&journey.left_behind[0]).run();
-    Failed::with(login, 60, "login_refused").says("INVALID_AUTH");
-    let issued: Vec<String> = journey.controller.authenticators().into_iter().map(|one| one.fingerprint_sha1).collect();
-    assert_eq!((issued.len(), &issued[0]), (4, &first));
-    let ids: std::collections::BTreeSet<String> =
-        journey.controller.authenticators().into_iter().map(|one| format!("{}/{}", one.identity_id, one.id)).collect();
-    assert_eq!(ids.len(), 1, "another identity, or another authenticator: {ids:?}");
+    // Each step had a certificate of its own; their keys are all there yet, and the controller takes the last one alone.
+    let pins = [vec![], pin, vec![]];
+    for (old, pin) in journey.left_behind.iter().zip(pins) {
+        let program = journey.machine.program().envs(journey.surroundings.iter().cloned());
+        let login = program.args(["verify", "--format", "json"]).arg(old).args(pin).run();
+        Failed::with(login, 60, "login_refused").says("INVALID_AUTH");
+    }
+    let issued = journey.controller.authenticators();
+    let of: BTreeSet<String> = issued.iter().map(|one| format!("{}/{}", one.identity_id, one.id)).collect();
+    assert_eq!((issued.len(), of.len()), (4, 1), "another identity, or another authenticator: {of:?}");
     holds_no_private_key(journey.machine.folder(), &journey.left_behind);
     IdentityFile::read(&journey.out());
     assert!(journey.controller.violations().is_empty(), "{:?}", journey.controller.violations());
@@ -121,30 +118,32 @@ fn a_software_identity_moves_into_a_token_a_tpm_and_back() {
 
 #[cfg(feature = "tpm")]
 #[test]
-fn old_certificates_of_device_keys_are_refused_too() {
-    use ziti_enroller_support::Swtpm;
-
-    // The keys stay, so that the controller alone can refuse them.
-    let (hsm, tpm) = (SoftHsm::on_tmpfs(), Swtpm::new());
+fn old_keys_go_when_that_is_asked_for() {
+    let (hsm, tpm) = (SoftHsm::on_tmpfs(), ziti_enroller_support::Swtpm::new());
     let mut journey = Journey::begin(hsm.env());
-    let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<String>>();
-    let pin = words(&["--pin-file", &text(&hsm.pin_file())]);
-    let into = words(&["--provider", "pkcs11", "--module", &text(&hsm.module())]);
-    journey.move_on(&[into, pin.clone()].concat(), &pin);
-    journey.move_on(&[words(&["--provider", "tpm", "--tcti", &tpm.tcti()]), pin.clone()].concat(), &pin);
+    let (there, pin) = into_token(&hsm, 0);
+    let delete = words(&["--delete-old-key"]);
+    let deleted = |said: &Value| said["old_key"]["deleted"] == true;
+    journey.move_on(&there, &pin);
+
+    let handle = format!("tpm2:handle=auto;auth=none?tcti={}", tpm.tcti());
+    let into = [words(&["--key", &handle]), pin.clone(), delete.clone()].concat();
+    assert!(deleted(&journey.move_on(&into, &[])));
+    let listed = journey.machine.program().envs(hsm.env()).args(["list", "keys", "--module"]).arg(hsm.module()).args(&pin);
+    assert_eq!(listed.run().success().stdout, "", "the key in the token is there yet");
+    // Into a file of the TPM, which is another place of the same provider: named, so at once.
+    let beside = format!("tpm2:file={}?tcti={}", text(&journey.machine.path("gate-7.tss2.pem")), tpm.tcti());
+    let into = [words(&["--create", "--key", &beside]), pin.clone(), delete.clone()].concat();
+    assert!(deleted(&journey.move_on(&into, &pin)));
+    assert!(tpm.handles("handles-persistent").is_empty(), "the key at the handle is there yet");
+
     // With the key in the TPM as it is, and then with one beside it: another file.
     let said = report(&journey.program("renew", &[words(&["--force"]), pin.clone()].concat()).run());
     assert_eq!((&said["key"]["provider"], &said["key"]["created"]), (&"tpm".into(), &false.into()));
-    journey.move_on(&[words(&["--force"]), pin.clone()].concat(), &pin);
-    for old in &journey.left_behind {
-        let program = journey.machine.program().envs(journey.surroundings.iter().cloned());
-        let login = program.args(["verify", "--format", "json"]).arg(old).args(&pin).run();
-        Failed::with(login, 60, "login_refused").says("INVALID_AUTH");
-    }
-    let keys: Vec<PathBuf> = ["gate-7.tss2.pem", "gate-7.1.tss2.pem"].map(|name| journey.machine.path(name)).into();
-    assert!(keys.iter().all(|key| key.exists()), "{keys:?}");
-    let identity = fs::read_to_string(journey.out()).expect("there is an identity");
-    assert!(identity.contains("gate-7.1.tss2.pem"), "{identity}");
+    assert!(deleted(&journey.move_on(&[words(&["--force"]), pin.clone(), delete].concat(), &pin)));
+    let there = |name: &str| journey.machine.path(name).exists();
+    assert!(!there("gate-7.tss2.pem") && there("gate-7.1.tss2.pem"));
+    assert!(journey.controller.violations().is_empty(), "{:?}", journey.controller.violations());
 }
 
 #[test]
