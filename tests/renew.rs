@@ -1,6 +1,8 @@
 //! A new certificate before the old one ends, and a new key: what is due, what is kept, what is refused.
 
 mod crash;
+#[cfg(feature = "tpm")]
+mod journey;
 mod rotation;
 
 use std::fs;
