@@ -291,9 +291,10 @@ scenarios! {
     }
 
     fn verify_certificate_ended(scene) {
-        scene.controller.set_faults([Fault::CertLifetime(1)]);
+        scene.controller.set_faults([Fault::CertLifetime(3)]);
         let scene = enrolled(scene);
-        std::thread::sleep(std::time::Duration::from_millis(2100));
+        // Until it has ended.
+        std::thread::sleep(std::time::Duration::from_millis(4100));
         scene.verify().run()
     }
 
