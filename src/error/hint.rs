@@ -262,6 +262,7 @@ fn file_hint(error: &FileError, spent: Spent) -> Option<Hint> {
         FileErrorKind::Exists | FileErrorKind::Symlink | FileErrorKind::NotAFile if spent != Spent::No => {
             Some(Hint::say(format!("move it away, {again}")))
         }
+        FileErrorKind::Symlink if error.action == "replace" => Some(Hint::say("name the file that it leads to")),
         FileErrorKind::Exists => Some(Hint::say("give --force to replace it, or another name with --out")),
         FileErrorKind::Symlink | FileErrorKind::NotAFile => Some(Hint::say("give another name with --out")),
         FileErrorKind::FolderMissing => Some(Hint::run("make the folder", format!("mkdir -p {}", shell_word(&path)))),

@@ -242,6 +242,12 @@ scenarios! {
         renew(&scene).run()
     }
 
+    fn renewal_of_a_link(scene) {
+        let scene = enrolled(scene);
+        std::os::unix::fs::symlink("gate-7.json", scene.path("link.json")).expect("the machine's folder is writable");
+        scene.command("renew link.json").run()
+    }
+
     fn renewal_of_nothing(scene) {
         scene.command("renew").run()
     }
@@ -285,9 +291,10 @@ scenarios! {
     }
 
     fn verify_certificate_ended(scene) {
-        scene.controller.set_faults([Fault::CertLifetime(1)]);
+        scene.controller.set_faults([Fault::CertLifetime(3)]);
         let scene = enrolled(scene);
-        std::thread::sleep(std::time::Duration::from_millis(2100));
+        // Until it has ended.
+        std::thread::sleep(std::time::Duration::from_millis(4100));
         scene.verify().run()
     }
 
