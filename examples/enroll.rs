@@ -43,19 +43,11 @@ fn main() -> Result<(), Box<dyn Error>> {
     };
 
     let place = KeyUri::new("pkcs11").with("module-path", module.as_bytes()).with("token", token.as_bytes());
-    let request = Request {
-        token: Some(Arc::new(UnverifiedToken::parse(&SecretString::from(std::fs::read_to_string(jwt)?))?)),
-        certificate: None,
-        embed_pin: false,
-        token_file: Some(jwt.into()),
-        out: out.clone(),
-        key: KeyWish::New { within: place, algorithm: KeyAlgorithm::P256, reuse: true },
-        owner: None,
-        force: false,
-        remove_token: false,
-    };
+    let token = UnverifiedToken::parse(&SecretString::from(std::fs::read_to_string(jwt)?))?;
+    let key = KeyWish::New { within: place, algorithm: KeyAlgorithm::P256, reuse: true };
+    let request = Request { token_file: Some(jwt.into()), ..Request::new(Some(Arc::new(token)), out.clone(), key) };
     let enrolled = enroll(request, &world)?;
-    println!("{} has the key {}", enrolled.identity.file, enrolled.key.reference);
+    println!("{} has the key {}", enrolled.identity.file, enrolled.key.map(|key| key.reference).unwrap_or_default());
 
     // And a program connects with it: the token signs each handshake.
     let identity = Identity::parse(&std::fs::read(&out)?)?;

@@ -1,5 +1,7 @@
 //! Cellar: certificates. [`Chain`], [`Anchors`], the certs-only PKCS#7 of `cacerts`, and the check of an issued chain.
 
+mod renewed;
+
 use std::fmt;
 
 use base64::Engine;
@@ -12,7 +14,7 @@ use rustls::pki_types::{CertificateDer, UnixTime};
 use serde::{Deserialize, Serialize};
 use x509_cert::Certificate;
 use x509_cert::ext::pkix::name::GeneralName;
-use x509_cert::ext::pkix::{BasicConstraints, SubjectAltName};
+use x509_cert::ext::pkix::{BasicConstraints, ExtendedKeyUsage, SubjectAltName};
 
 use crate::key::PublicKey;
 use crate::key::encoding::sha1;
@@ -24,6 +26,8 @@ pub const MOST_ANCHORS: usize = 64;
 pub const LARGEST_CACERTS: u64 = 256 * 1024;
 /// Most certificates in an issued chain.
 const LONGEST_CHAIN: usize = 10;
+const CLIENT_AUTH: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.5.5.7.3.2");
+const ANY_USAGE: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.37.0");
 
 /// Certificates cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -71,11 +75,31 @@ impl Chain {
     /// # Errors
     /// [`CertificateError::Form`], [`CertificateError::Empty`], [`CertificateError::TooMany`].
     pub fn from_pem(pem: &[u8]) -> Result<Self, CertificateError> {
-        let chain = read_pem(pem)?;
-        if chain.len() > LONGEST_CHAIN {
-            return Err(CertificateError::TooMany(chain.len()));
+        Self::of(read_pem(pem)?)
+    }
+
+    /// Takes certificates in DER, leaf first.
+    ///
+    /// # Errors
+    /// As [`from_pem`](Self::from_pem).
+    pub fn from_der(certificates: Vec<Vec<u8>>) -> Result<Self, CertificateError> {
+        certificates.iter().try_for_each(|c| parse(c).map(drop))?;
+        Self::of(certificates.into_iter().map(CertificateDer::from).collect())
+    }
+
+    fn of(chain: Vec<CertificateDer<'static>>) -> Result<Self, CertificateError> {
+        match chain.len() {
+            0 => Err(CertificateError::Empty),
+            1..=LONGEST_CHAIN => Ok(Self(chain)),
+            long => Err(CertificateError::TooMany(long)),
         }
-        Ok(Self(chain))
+    }
+
+    /// The chain with the certificate for `key` as its leaf, wherever that stood; `None` where there is none for it.
+    pub fn beginning_with(mut self, key: &PublicKey) -> Option<Self> {
+        let at = self.0.iter().position(|c| spki(c).is_ok_and(|spki| spki == key.spki()))?;
+        self.0[..=at].rotate_right(1);
+        Some(self)
     }
 
     /// DER, leaf first.
@@ -111,8 +135,23 @@ impl Chain {
             .map_err(|_| CertificateError::Form("a certificate for a key of a supported type"))
     }
 
+    /// Checks what a third party has issued and we are about to show: for client authentication, and not ended.
+    ///
+    /// # Errors
+    /// [`CertificateError::Usage`], [`CertificateError::Expired`].
+    pub fn check_shown(&self, now: UnixTime) -> Result<(), CertificateError> {
+        let summary = self.summary()?;
+        if summary.is_ca || !summary.client_auth {
+            return Err(CertificateError::Usage);
+        }
+        if summary.not_after < now.as_secs() {
+            return Err(CertificateError::Expired(rfc3339(summary.not_after)));
+        }
+        Ok(())
+    }
+
     /// Checks what the controller has issued: our key, a path to `anchors`, for client authentication, still valid,
-    /// and for identity `subject` where it says for whom (controllers from 2.0).
+    /// and for identity `subject` where it says for whom (controllers from 2.0) and we know it.
     ///
     /// # Errors
     /// The first of these that does not hold. A certificate that is not valid *yet* passes: our clock may be slow.
@@ -120,7 +159,7 @@ impl Chain {
         &self,
         key: &PublicKey,
         anchors: &Anchors,
-        subject: &str,
+        subject: Option<&str>,
         now: UnixTime,
     ) -> Result<Summary, CertificateError> {
         let summary = self.summary()?;
@@ -142,13 +181,25 @@ impl Chain {
             webpki::Error::RequiredEkuNotFoundContext(_) => CertificateError::Usage,
             e => CertificateError::Path(path_error(&e)),
         })?;
-        if let Some(uri) = &summary.spiffe {
+        if let (Some(uri), Some(subject)) = (&summary.spiffe, subject) {
             let ours = uri.as_str().rsplit_once("/identity/").is_some_and(|(_, id)| id == subject);
             if !ours {
                 return Err(CertificateError::OtherIdentity(uri.clone()));
             }
         }
         Ok(summary)
+    }
+}
+
+impl Serialize for Chain {
+    fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        s.serialize_str(&self.to_pem())
+    }
+}
+
+impl<'de> Deserialize<'de> for Chain {
+    fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        Self::from_pem(String::deserialize(d)?.as_bytes()).map_err(serde::de::Error::custom)
     }
 }
 
@@ -192,6 +243,14 @@ impl Anchors {
         certificates.sort_unstable_by(|a, b| a.as_ref().cmp(b.as_ref()));
         certificates.dedup();
         if certificates.is_empty() { Err(CertificateError::NoAnchor) } else { Ok(Self(certificates)) }
+    }
+
+    /// These and `others`.
+    ///
+    /// # Errors
+    /// [`CertificateError::TooMany`].
+    pub fn and(&self, others: &Self) -> Result<Self, CertificateError> {
+        Self::from_der(self.0.iter().chain(&others.0).cloned().collect())
     }
 
     /// PEM, sorted by DER.
@@ -247,6 +306,8 @@ pub struct Summary {
     pub fingerprint_sha1: String,
     /// Basic constraints say CA:TRUE.
     pub is_ca: bool,
+    /// Its extended key usage, where it has one, allows client authentication (RFC 5280 §4.2.1.12).
+    pub client_auth: bool,
     /// The URI of a `spiffe:` subject alternative name.
     pub spiffe: Option<Printable>,
 }
@@ -260,6 +321,10 @@ impl Summary {
         let certificate = parse(der)?;
         let tbs = certificate.tbs_certificate();
         let is_ca = matches!(tbs.get_extension::<BasicConstraints>(), Ok(Some((_, BasicConstraints { ca: true, .. }))));
+        let client_auth = match tbs.get_extension::<ExtendedKeyUsage>() {
+            Ok(usage) => usage.is_none_or(|(_, usage)| usage.0.contains(&CLIENT_AUTH) || usage.0.contains(&ANY_USAGE)),
+            Err(_) => false,
+        };
         let names = tbs.get_extension::<SubjectAltName>().ok().flatten().map(|(_, names)| names.0).unwrap_or_default();
         let spiffe = names.iter().find_map(|name| match name {
             GeneralName::UniformResourceIdentifier(uri) if uri.as_str().starts_with("spiffe:") => {
@@ -275,6 +340,7 @@ impl Summary {
             not_after: tbs.validity().not_after.to_unix_duration().as_secs(),
             fingerprint_sha1: hex(&sha1(der)),
             is_ca,
+            client_auth,
             spiffe,
         })
     }

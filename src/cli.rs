@@ -6,6 +6,7 @@ pub mod ask;
 pub mod crash;
 pub mod process;
 pub mod remember;
+pub mod renew;
 pub mod report;
 pub mod signals;
 pub mod tell;
@@ -22,6 +23,7 @@ use ziti_enroller::text::Hint;
 
 pub use args::Args;
 use args::Command;
+use args::renew::Which;
 
 use self::ask::Ask;
 use self::process::Inherited;
@@ -36,6 +38,11 @@ pub enum Done {
     Enroll(flow::enroll::Enrolled),
     /// `resume`.
     Resume(flow::enroll::Enrolled),
+    /// `renew IDENTITY`.
+    Renew(renew::One),
+    /// `renew --all`.
+    #[serde(rename = "renew")]
+    RenewAll(renew::All),
     /// `status`.
     Status(flow::status::Status),
     /// `doctor`.
@@ -46,12 +53,17 @@ pub enum Done {
     /// `list keys`.
     #[serde(rename = "list keys")]
     ListKeys(flow::keys::Keys),
+    /// `list signers`.
+    #[serde(rename = "list signers")]
+    ListSigners(flow::signers::Signers),
     /// `key create`.
     #[serde(rename = "key create")]
     CreateKey(flow::keys::Created),
     /// `key delete`.
     #[serde(rename = "key delete")]
     DeleteKey(flow::keys::Deleted),
+    /// `csr`.
+    Csr(flow::request::Requested),
     /// `verify`.
     Verify(flow::verify::Verified),
     /// `inspect`.
@@ -69,12 +81,16 @@ impl Done {
         match self {
             Self::Doctor(diagnosis) => diagnosis.exit_code(),
             Self::Status(status) => u8::from(status.is_unfinished()),
+            Self::Renew(one) => one.exit_code(),
+            Self::RenewAll(all) => all.exit_code(),
             Self::Enroll(_)
             | Self::Resume(_)
             | Self::ListTokens(_)
             | Self::ListKeys(_)
+            | Self::ListSigners(_)
             | Self::CreateKey(_)
             | Self::DeleteKey(_)
+            | Self::Csr(_)
             | Self::Verify(_)
             | Self::Inspect(_)
             | Self::Version { .. } => 0,
@@ -106,6 +122,10 @@ pub fn run(args: Args, inherited: Inherited, stdout: Option<&File>) -> Result<Do
     let tell = crash::Crash::around(tell);
     let ask = Ask::new(&args.pins, &inherited);
     signals::listen(args.command.after_an_interruption());
+    let reach = match &args.proxy {
+        Some(proxy) => proxy.on_the_way(args.reach, args.proxy_is_typed, &tell)?,
+        None => args.reach,
+    };
     let memory = Remember::new(args.pins.retry_pin);
     let world = World {
         providers: Providers::compiled_in(),
@@ -114,7 +134,7 @@ pub fn run(args: Args, inherited: Inherited, stdout: Option<&File>) -> Result<Do
             .allow_final_try(args.pins.allow_final_try)
             .allow_extractable(args.pins.allow_extractable),
         watch: &tell,
-        reach: args.reach,
+        reach,
         patience: args.patience,
     };
     match args.command {
@@ -128,13 +148,24 @@ pub fn run(args: Args, inherited: Inherited, stdout: Option<&File>) -> Result<Do
             let request = typed.into_request(standing, &inherited, world.watch)?;
             flow::enroll::enroll(request, &world).map(Done::Resume)
         }
-        Command::Status { paths } => flow::status::status(&paths).map(Done::Status),
+        Command::Renew(typed) => {
+            let (which, request, hook) = typed.into_request(&world.providers)?;
+            match which {
+                Which::One(_) => renew::one(&request, hook.as_deref(), &world).map(Done::Renew),
+                Which::All(folder) => renew::all(&folder, &request, hook.as_deref(), &world).map(Done::RenewAll),
+            }
+        }
+        Command::Status { paths, within } => flow::status::status(&paths, within, &world).map(Done::Status),
         Command::Doctor(enroll) => {
             let request = enroll.into_request(&world.providers, &inherited, world.watch)?;
             Ok(Done::Doctor(flow::doctor::doctor(&request, &world)))
         }
         Command::ListTokens(asked) => flow::keys::tokens(&asked.within(&world.providers)?, &world).map(Done::ListTokens),
         Command::ListKeys(asked) => flow::keys::list(&asked.within(&world.providers)?, &world).map(Done::ListKeys),
+        Command::ListSigners(asked) => {
+            let whence = asked.whence(&inherited, world.watch)?;
+            flow::signers::signers(&whence, &world).map(Done::ListSigners)
+        }
         Command::CreateKey(asked) => {
             let (uri, algorithm) = asked.new_key(&world.providers)?;
             flow::keys::create(&uri, algorithm, &world).map(Done::CreateKey)
@@ -146,7 +177,13 @@ pub fn run(args: Args, inherited: Inherited, stdout: Option<&File>) -> Result<Do
             }
             flow::keys::delete(&doomed, &world).map(Done::DeleteKey)
         }
-        Command::Verify { identity } => flow::verify::verify(&identity, &world).map(Done::Verify),
+        Command::Csr(asked) => {
+            let (signer, wanted) = (asked.signer(&world.providers)?, asked.wanted()?);
+            flow::request::request(&signer, &wanted, asked.typed.out.as_deref(), asked.typed.force, &world).map(Done::Csr)
+        }
+        Command::Verify { identity } => {
+            flow::verify::verify(&identity, &world).inspect_err(|_| renew::mention(&identity, &world)).map(Done::Verify)
+        }
         Command::Inspect { file } => flow::inspect::inspect(&file, &world).map(Done::Inspect),
     }
 }

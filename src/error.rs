@@ -4,6 +4,8 @@
 
 mod hint;
 
+pub(crate) use hint::take_back_command;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -15,7 +17,7 @@ use crate::files::{FileError, FileErrorKind};
 use crate::http::{HttpError, HttpErrorKind};
 use crate::identity::IdentityError;
 use crate::journal::JournalError;
-use crate::jwt::TokenError;
+use crate::jwt::{Brings, Method, TokenError};
 use crate::key::{KeyError, KeyUri};
 use crate::text::Hint;
 use crate::trust::TrustError;
@@ -102,10 +104,12 @@ pub enum Error {
     #[error("controller refused the enrollment")]
     Refused(#[source] Refusal),
     /// The very first request was answered with "no such token".
-    #[error("the token is not valid at the controller: it was used by someone else, refreshed, or never valid there")]
+    #[error("{}", gone(*.method))]
     Gone {
-        /// The identity.
-        subject: String,
+        /// How it enrolls.
+        method: Method,
+        /// The identity, where the token names one.
+        subject: Option<String>,
         /// The controller's words.
         #[source]
         source: Refusal,
@@ -119,8 +123,8 @@ pub enum Error {
     /// The controller has issued a certificate that never arrived.
     #[error("the controller has enrolled the identity, and its answer is lost")]
     AnswerLost {
-        /// The identity.
-        subject: String,
+        /// The identity, where the token names one.
+        subject: Option<String>,
         /// Where it was to be.
         out: PathBuf,
     },
@@ -136,6 +140,8 @@ pub enum Error {
     /// The answer arrived and cannot be kept: the certificates in it go to standard output.
     #[error("the controller has issued a certificate, and it cannot be kept here: it is printed instead")]
     Unkept {
+        /// Where the identity was to be.
+        out: PathBuf,
         /// Why.
         #[source]
         source: FileError,
@@ -151,8 +157,11 @@ pub enum Error {
         /// The token.
         spent: Spent,
     },
+    /// A file that was asked for, beside identities.
+    #[error("cannot write the request")]
+    Output(#[source] FileError),
     /// The journal of the work folder.
-    #[error("cannot keep the journal of this enrollment")]
+    #[error("cannot keep the journal")]
     Journal {
         /// Why.
         #[source]
@@ -190,6 +199,32 @@ pub enum Error {
     /// The certificate was accepted, and a second factor is due.
     #[error("the certificate was accepted, and a second factor is due")]
     LoginNeedsMore,
+    /// The controller serves no login that this program speaks.
+    #[error("controller {controller} takes logins by OpenID Connect only, which this program does not speak yet")]
+    OnlyOidc {
+        /// Whom.
+        controller: String,
+    },
+    /// The controller cannot renew a certificate that another CA has issued.
+    #[error("the network has not issued the certificate of this identity, so controller {controller} cannot renew it")]
+    NotRenewable {
+        /// Whom.
+        controller: String,
+    },
+    /// A definite no to a renewal.
+    #[error("controller refused the renewal; the identity is as before")]
+    RenewalRefused(#[source] Refusal),
+    /// The certificate that the controller has issued for a renewal cannot be used.
+    #[error("what the controller has issued cannot be used; the identity is as before")]
+    RenewalUnusable(#[source] IssuedError),
+    /// The controller was told that the new certificate has arrived, and nobody knows whether it has heard it.
+    #[error("nobody can tell which certificate is in force, the old or the new one: {why}")]
+    RenewalUnknown {
+        /// What happened last.
+        why: String,
+        /// The identity's file.
+        identity: PathBuf,
+    },
     /// A device does not come back from a call.
     #[error("the device has not answered {call} for {} s", .limit.as_secs_f64())]
     Hanging {
@@ -201,7 +236,7 @@ pub enum Error {
         spent: Spent,
     },
     /// Somebody who watches the run has ended it.
-    #[error("the enrollment was stopped")]
+    #[error("the run was stopped")]
     Interrupted {
         /// Where.
         #[source]
@@ -245,7 +280,7 @@ impl Error {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Usage { .. } => 2,
-            Self::Token(TokenError::Expired(_)) => 11,
+            Self::Token(TokenError::Expired(_) | TokenError::IdpExpired(_)) => 11,
             Self::Token(_) => 10,
             Self::Trust { .. } => 12,
             Self::Network { .. } | Self::NotNow { .. } => 30,
@@ -256,13 +291,17 @@ impl Error {
             Self::OutcomeUnknown { .. } | Self::AnswerLost { .. } => 33,
             Self::Issued { .. } => 40,
             Self::Local { source, spent } => file_exit_code(source, *spent),
+            Self::Output(source) => file_exit_code(source, Spent::No),
             Self::Unkept { .. } => 51,
             Self::Journal { source: JournalError::File(source), spent } => file_exit_code(source, *spent),
             Self::Journal { source: JournalError::Damaged { .. }, .. } => 51,
             Self::OtherToken { .. } => 75,
             Self::Identity { .. } | Self::Read(_) => 50,
             Self::Login { .. } => 60,
-            Self::LoginNeedsMore => 61,
+            Self::LoginNeedsMore | Self::OnlyOidc { .. } => 61,
+            Self::NotRenewable { .. } | Self::RenewalRefused(_) => 31,
+            Self::RenewalUnusable(_) => 40,
+            Self::RenewalUnknown { .. } => 33,
             Self::Interrupted { .. } | Self::Unexpected(_) => 70,
         }
     }
@@ -288,17 +327,23 @@ impl Error {
             Self::Unkept { source, .. }
             | Self::Local { source, .. }
             | Self::Read(source)
+            | Self::Output(source)
             | Self::Journal { source: JournalError::File(source), .. } => file_code(source).into(),
             Self::Journal { source: JournalError::Damaged { .. }, .. } => "journal_damaged".into(),
             Self::OtherToken { .. } => "output_in_use".into(),
             Self::Identity { .. } => "file_error".into(),
             Self::Login { .. } => "login_refused".into(),
-            Self::LoginNeedsMore => "login_needs_more".into(),
+            Self::LoginNeedsMore | Self::OnlyOidc { .. } => "login_needs_more".into(),
+            // What it would answer: it is not asked.
+            Self::NotRenewable { .. } => format!("refused_{}", "CAN_NOT_UPDATE_AUTHENTICATOR".to_ascii_lowercase()),
+            Self::RenewalRefused(refusal) => format!("refused_{}", refusal.code.as_str().to_ascii_lowercase()),
+            Self::RenewalUnusable(source) => issued_code(source).into(),
+            Self::RenewalUnknown { .. } => "outcome_unknown".into(),
             Self::Interrupted { .. } | Self::Unexpected(_) => "unexpected".into(),
         }
     }
 
-    /// Whether the token is spent.
+    /// Whether the token is spent; for a renewal, whether the new certificate may be in force.
     pub fn spent(&self) -> Spent {
         match self {
             Self::Key { spent, .. }
@@ -312,17 +357,22 @@ impl Error {
             | Self::Issued { .. }
             | Self::IdentityKey { .. }
             | Self::Login { .. }
-            | Self::LoginNeedsMore => Spent::Yes,
-            Self::OutcomeUnknown { .. } => Spent::Unknown,
+            | Self::LoginNeedsMore
+            | Self::OnlyOidc { .. }
+            | Self::RenewalUnusable(_) => Spent::Yes,
+            Self::OutcomeUnknown { .. } | Self::RenewalUnknown { .. } => Spent::Unknown,
             Self::Usage { .. }
             | Self::Token(_)
             | Self::Trust { .. }
             | Self::Network { .. }
             | Self::NotNow { .. }
             | Self::Refused(_)
+            | Self::NotRenewable { .. }
+            | Self::RenewalRefused(_)
             | Self::OtherToken { .. }
             | Self::Identity { .. }
             | Self::Read(_)
+            | Self::Output(_)
             | Self::Unexpected(_) => Spent::No,
         }
     }
@@ -330,10 +380,14 @@ impl Error {
     /// Whether the same may work later without anybody's doing: `--wait` repeats it.
     pub fn may_heal(&self, clock_is_wrong: bool) -> bool {
         match self {
-            Self::Network { .. } | Self::NotNow { .. } | Self::OutcomeUnknown { .. } => true,
+            Self::Network { source, .. } => source.kind.may_heal(),
+            Self::NotNow { .. } | Self::OutcomeUnknown { .. } | Self::RenewalUnknown { .. } => true,
             Self::Key { source, .. } | Self::IdentityKey { source, .. } => source.may_heal(),
             // A device without a battery learns the time after it has started.
-            Self::Trust { source: TrustError::Chain { clock: Some(_), .. }, .. } => clock_is_wrong,
+            Self::Trust {
+                source: TrustError::Chain { clock: Some(_), .. } | TrustError::GivenChain { clock: Some(_), .. },
+                ..
+            } => clock_is_wrong,
             Self::Usage { .. }
             | Self::Token(_)
             | Self::Trust { .. }
@@ -348,10 +402,24 @@ impl Error {
             | Self::OtherToken { .. }
             | Self::Identity { .. }
             | Self::Read(_)
+            | Self::Output(_)
             | Self::Login { .. }
             | Self::LoginNeedsMore
+            | Self::OnlyOidc { .. }
+            | Self::NotRenewable { .. }
+            | Self::RenewalRefused(_)
+            | Self::RenewalUnusable(_)
             | Self::Interrupted { .. }
             | Self::Unexpected(_) => false,
+        }
+    }
+}
+
+fn gone(method: Method) -> &'static str {
+    match method.brings() {
+        Brings::IdpToken => "the controller does not take the token of the identity provider",
+        Brings::Csr | Brings::Certificate | Brings::Password | Brings::Nothing => {
+            "the token is not valid at the controller: it was used by someone else, refreshed, or never valid there"
         }
     }
 }
@@ -379,7 +447,7 @@ fn token_code(error: &TokenError) -> &'static str {
         TokenError::Method(_) => "token_method",
         TokenError::Issuer { .. } | TokenError::NoIssuer => "token_issuer",
         TokenError::Id => "token_jti",
-        TokenError::Expired(_) => "token_expired",
+        TokenError::Expired(_) | TokenError::IdpExpired(_) => "token_expired",
         TokenError::NotSigned { .. } => "token_damaged",
     }
 }
@@ -389,7 +457,7 @@ fn trust_code(error: &TrustError) -> &'static str {
         TrustError::NotSigner => "controller_not_signer",
         TrustError::TokenDamaged => "token_damaged",
         TrustError::NotKeyOwner => "controller_not_key_owner",
-        TrustError::Chain { .. } => "controller_chain",
+        TrustError::Chain { .. } | TrustError::GivenChain { .. } => "controller_chain",
         TrustError::Name => "controller_name",
         TrustError::Cacerts(_) | TrustError::CacertsStatus(_) => "cacerts_unusable",
         TrustError::Redirect(_) => "redirect",
@@ -401,6 +469,7 @@ fn trust_code(error: &TrustError) -> &'static str {
 fn network_code(error: &HttpError) -> &'static str {
     match error.kind {
         HttpErrorKind::Timeout(_) => "timeout",
+        HttpErrorKind::Proxy { .. } => "proxy",
         HttpErrorKind::Unresolved
         | HttpErrorKind::Connect(_)
         | HttpErrorKind::Tls(_)

@@ -7,8 +7,13 @@ pub mod doctor;
 pub mod enroll;
 pub mod inspect;
 pub mod keys;
+pub mod renew;
+pub mod request;
+pub mod signers;
 pub mod status;
 pub mod verify;
+
+mod login;
 
 use std::fmt;
 use std::time::Duration;
@@ -103,8 +108,8 @@ impl fmt::Debug for World<'_> {
 /// Who, where, and in which file; in every report.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct IdentitySummary {
-    /// The identity's id.
-    pub id: String,
+    /// The identity's id; `null` where nobody has said it.
+    pub id: Option<String>,
     /// `https://host:port`.
     pub controller: String,
     /// The file, absolute.
@@ -126,6 +131,18 @@ impl From<&Summary> for CertificateSummary {
     fn from(s: &Summary) -> Self {
         Self { fingerprint_sha1: s.fingerprint_sha1.clone(), not_before: rfc3339(s.not_before), not_after: rfc3339(s.not_after) }
     }
+}
+
+/// How long before its end a certificate is due for renewal: later than the C SDK's own 30 days, so that the two do not meet.
+pub const DUE_WITHIN: Duration = Duration::from_secs(20 * DAY);
+
+/// Seconds.
+const DAY: u64 = 24 * 60 * 60;
+
+/// Whole days until `not_after`, seconds since the Unix epoch; negative once that is past.
+fn days_left(not_after: u64, world: &World<'_>) -> i64 {
+    let seconds = i64::try_from(not_after).unwrap_or(i64::MAX).saturating_sub_unsigned(world.now().as_secs());
+    seconds.div_euclid(DAY as i64)
 }
 
 /// Something happens.

@@ -1,7 +1,9 @@
 //! Cellar: HTTP/1.1 by ureq over our own TLS connector, which records what each handshake showed.
 //!
-//! One [`Client`] talks to one [`Origin`]. No redirect is followed, no request repeated, no proxy taken from the
-//! environment. An error says whether the request may have reached the server: that decides whether a token may be spent.
+//! One [`Client`] talks to one [`Origin`], directly or through the [`Proxy`] of its [`Reach`]. No redirect is followed, no
+//! request repeated, no proxy taken from the environment. An error says whether the request may have reached the server: that decides whether a token may be spent.
+
+mod proxy;
 
 use std::fmt;
 use std::io::{self, Read, Write};
@@ -18,8 +20,11 @@ use ureq::unversioned::transport::{
     Buffers, ConnectionDetails, Connector, Either, LazyBuffers, NextTimeout, TcpConnector, Transport, TransportAdapter,
 };
 
+use self::proxy::Tunnel;
 use crate::origin::Origin;
 use crate::text::{Printable, system_words};
+
+pub use proxy::{NoProxy, Proxy, ProxyAddressError, ProxyError};
 
 /// Largest answer that is read where the caller names no other limit, in bytes.
 const LARGEST: u64 = 64 * 1024;
@@ -32,11 +37,22 @@ pub struct Reach {
     /// Time for one request and its answer, the connection included. Longer than the controller's own 10 s, so that
     /// its answer is seen.
     pub request: Duration,
+    /// The proxy that is gone through.
+    pub proxy: Option<Proxy>,
+    /// Whom it is not for.
+    pub no_proxy: NoProxy,
 }
 
 impl Default for Reach {
     fn default() -> Self {
-        Self { connect: Duration::from_secs(10), request: Duration::from_secs(30) }
+        Self { connect: Duration::from_secs(10), request: Duration::from_secs(30), proxy: None, no_proxy: NoProxy::default() }
+    }
+}
+
+impl Reach {
+    /// The proxy on the way to `origin`.
+    pub fn proxy_for(&self, origin: &Origin) -> Option<&Proxy> {
+        self.proxy.as_ref().filter(|_| !self.no_proxy.covers(origin))
     }
 }
 
@@ -68,6 +84,29 @@ pub enum HttpErrorKind {
     TooLarge(u64),
     /// Not HTTP, or of a form that is not taken.
     Protocol(String),
+    /// There is no way through the proxy.
+    Proxy {
+        /// Its address, without user and password.
+        proxy: String,
+        /// Why.
+        why: ProxyError,
+    },
+}
+
+impl HttpErrorKind {
+    /// Whether the same may work later without anybody's doing.
+    pub fn may_heal(&self) -> bool {
+        match self {
+            Self::Proxy { why, .. } => why.may_heal(),
+            Self::Unresolved
+            | Self::Connect(_)
+            | Self::Tls(_)
+            | Self::Timeout(_)
+            | Self::Closed
+            | Self::TooLarge(_)
+            | Self::Protocol(_) => true,
+        }
+    }
 }
 
 impl fmt::Display for HttpErrorKind {
@@ -81,6 +120,7 @@ impl fmt::Display for HttpErrorKind {
             Self::Closed => f.write_str("the connection ended before the answer was whole"),
             Self::TooLarge(limit) => write!(f, "its answer is larger than {limit} bytes"),
             Self::Protocol(what) => write!(f, "its answer is not usable HTTP ({what})"),
+            Self::Proxy { proxy, why } => write!(f, "there is no way through the proxy {proxy}: {why}"),
         }
     }
 }
@@ -134,15 +174,18 @@ pub struct Request<'a> {
 pub struct Client {
     agent: ureq::Agent,
     origin: Origin,
+    proxy: Option<Proxy>,
     seen: Arc<Mutex<Vec<HandshakeSeen>>>,
     written: Arc<AtomicU64>,
+    tunnels: Arc<AtomicU64>,
 }
 
 impl Client {
     /// A client; nothing is dialled yet.
     pub fn new(origin: &Origin, tls: ClientConfig, reach: &Reach) -> Self {
         let seen = Arc::<Mutex<Vec<HandshakeSeen>>>::default();
-        let written = Arc::<AtomicU64>::default();
+        let (written, tunnels) = (Arc::<AtomicU64>::default(), Arc::<AtomicU64>::default());
+        let proxy = reach.proxy_for(origin).cloned();
         let config = ureq::config::Config::builder()
             .https_only(true)
             .max_redirects(0)
@@ -161,9 +204,10 @@ impl Client {
             .timeout_global(Some(reach.request))
             .build();
         let tls = TlsConnector { config: Arc::new(tls), seen: seen.clone(), written: written.clone() };
-        let connector = ().chain(TcpConnector::default()).chain(tls);
-        let agent = ureq::Agent::with_parts(config, connector, SystemResolver);
-        Self { agent, origin: origin.clone(), seen, written }
+        let tunnel = Tunnel { proxy: proxy.clone(), target: origin.authority(), opened: tunnels.clone() };
+        let connector = ().chain(TcpConnector::default()).chain(tunnel).chain(tls);
+        let agent = ureq::Agent::with_parts(config, connector, SystemResolver { proxy: proxy.clone() });
+        Self { agent, origin: origin.clone(), proxy, seen, written, tunnels }
     }
 
     /// Where it talks to.
@@ -181,10 +225,18 @@ impl Client {
     /// # Errors
     /// [`HttpError`] where no whole answer came. A status is never an error here.
     pub fn send(&self, request: &Request<'_>) -> Result<Response, HttpError> {
-        let before = self.written.load(Ordering::Relaxed);
+        let counts = || (self.written.load(Ordering::Relaxed), self.tunnels.load(Ordering::Relaxed));
+        let (written, tunnels) = counts();
         self.exchange(request).map_err(|error| {
-            let sent = self.written.load(Ordering::Relaxed) != before;
-            HttpError { kind: kind_of(error, sent), sent }
+            let now = counts();
+            let sent = now.0 != written;
+            let kind = match &self.proxy {
+                Some(proxy) if !sent && now.1 == tunnels => {
+                    HttpErrorKind::Proxy { proxy: proxy.to_string(), why: proxy::failure(error) }
+                }
+                _ => kind_of(error, sent),
+            };
+            HttpError { kind, sent }
         })
     }
 
@@ -266,12 +318,14 @@ fn words(text: &str) -> String {
     Printable::new(text).as_str().to_lowercase()
 }
 
-/// Resolves in the calling thread.
+/// Resolves in the calling thread; where there is a proxy, that one's name: only the proxy need know the server's.
 ///
 /// ureq's own starts a thread, whose start waits for the loader while a PKCS#11 module is being loaded beside it; that
 /// costs more than the look-up. The price is that the system's own time limit for names holds, not ours.
 #[derive(Debug)]
-struct SystemResolver;
+struct SystemResolver {
+    proxy: Option<Proxy>,
+}
 
 impl Resolver for SystemResolver {
     fn resolve(
@@ -280,9 +334,9 @@ impl Resolver for SystemResolver {
         _: &ureq::config::Config,
         _: NextTimeout,
     ) -> Result<ResolvedSocketAddrs, ureq::Error> {
-        let host = uri.host().ok_or(ureq::Error::HostNotFound)?;
-        let port = uri.port_u16().unwrap_or(443);
-        let found = (bare(host), port).to_socket_addrs().map_err(|_| ureq::Error::HostNotFound)?;
+        let server = || uri.host().map(|host| (bare(host), uri.port_u16().unwrap_or(443)));
+        let (host, port) = self.proxy.as_ref().map(Proxy::address).or_else(server).ok_or(ureq::Error::HostNotFound)?;
+        let found = (host, port).to_socket_addrs().map_err(|_| ureq::Error::HostNotFound)?;
         let mut addresses = self.empty();
         for address in found.take(8) {
             addresses.push(address);

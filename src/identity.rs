@@ -6,6 +6,7 @@
 pub mod opened;
 
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 use crate::certificate::{Anchors, CertificateError, Chain};
 use crate::key::KeyReference;
@@ -56,18 +57,35 @@ pub struct Identity {
 
 #[derive(Serialize, Deserialize)]
 struct File {
-    #[serde(rename = "ztAPI")]
+    #[serde(rename = "ztAPI", skip_serializing_if = "Option::is_none")]
     api: Option<String>,
-    #[serde(rename = "ztAPIs")]
+    #[serde(rename = "ztAPIs", skip_serializing_if = "Option::is_none")]
     apis: Option<Vec<String>>,
     id: Option<Id>,
+    /// What other programs keep there: `configTypes`, `enableHa`, …
+    #[serde(flatten)]
+    others: Map<String, Value>,
 }
 
 #[derive(Serialize, Deserialize)]
 struct Id {
+    #[serde(skip_serializing_if = "Option::is_none")]
     key: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     cert: Option<String>,
     ca: Option<String>,
+    #[serde(flatten)]
+    others: Map<String, Value>,
+}
+
+/// An identity file without an identity: where a network is, and whom to trust there. Who has it logs in with a password,
+/// or with the token of an identity provider.
+#[derive(Clone, Debug)]
+pub struct Network {
+    /// Addresses of the controllers' client API, the preferred first.
+    pub apis: Vec<String>,
+    /// The network's CA certificates.
+    pub anchors: Anchors,
 }
 
 impl Identity {
@@ -90,13 +108,36 @@ impl Identity {
                 key: Some(self.key.expose().to_owned()),
                 cert: Some(format!("{PEM}{}", self.chain.to_pem())),
                 ca: Some(format!("{PEM}{}", self.anchors.to_pem())),
+                others: Map::new(),
             }),
+            others: Map::new(),
         };
-        let text = serde_json::to_string(&file).map_err(|e| IdentityError::Form(e.to_string()))?;
+        let text = written(&file)?;
         if !self.key.holds_the_key() && (text.contains("PRIVATE KEY") || KeyReference::found(self.key.expose()).holds_the_key()) {
             return Err(IdentityError::HoldsAKey);
         }
-        Ok(text + "\n")
+        Ok(text)
+    }
+
+    /// The text of `old`, an identity file of whatever maker, with the certificate of this one, and with its key and CA
+    /// certificates where those are others. Whatever else is in the file stays as it is.
+    ///
+    /// # Errors
+    /// As [`to_json`](Self::to_json) and [`parse`](Self::parse).
+    pub fn to_json_over(&self, old: &[u8]) -> Result<String, IdentityError> {
+        // Judged as if it were written anew.
+        self.to_json()?;
+        let before = Self::parse(old)?;
+        let mut file: File = serde_json::from_slice(old).map_err(|e| IdentityError::Form(no_excerpt(&e)))?;
+        let id = file.id.as_mut().ok_or(IdentityError::Missing("id"))?;
+        id.cert = Some(format!("{PEM}{}", self.chain.to_pem()));
+        if before.key.expose() != self.key.expose() {
+            id.key = Some(self.key.expose().to_owned());
+        }
+        if before.anchors != self.anchors {
+            id.ca = Some(format!("{PEM}{}", self.anchors.to_pem()));
+        }
+        written(&file)
     }
 
     /// Reads a file of whatever maker: `pem:`, bare PEM, and `file://` are taken for `cert` and `ca`.
@@ -105,21 +146,9 @@ impl Identity {
     /// [`IdentityError`].
     pub fn parse(text: &[u8]) -> Result<Self, IdentityError> {
         let file: File = serde_json::from_slice(text).map_err(|e| IdentityError::Form(no_excerpt(&e)))?;
-        let id = file.id.ok_or(IdentityError::Missing("id"))?;
-        let mut apis = file.apis.unwrap_or_default();
-        if apis.is_empty() {
-            apis.extend(file.api);
-        }
-        let read = |name: &'static str, value: Option<String>| -> Result<Vec<u8>, IdentityError> {
-            let value = value.filter(|v| !v.is_empty()).ok_or(IdentityError::Missing(name))?;
-            if value.contains("-----BEGIN") {
-                return Ok(value.strip_prefix(PEM).unwrap_or(&value).as_bytes().to_vec());
-            }
-            let path = value.strip_prefix("file://").unwrap_or(&value);
-            crate::files::read_file(path.as_ref(), LARGEST).map_err(|e| IdentityError::Referred(name, e))
-        };
-        let chain = Chain::from_pem(&read("cert", id.cert)?).map_err(|e| IdentityError::Certificates("cert", e))?;
-        let anchors = Anchors::from_pem(&read("ca", id.ca)?).map_err(|e| IdentityError::Certificates("ca", e))?;
+        let (apis, id) = file.apis_and_id()?;
+        let chain = Chain::from_pem(&pem("cert", id.cert)?).map_err(|e| IdentityError::Certificates("cert", e))?;
+        let anchors = Anchors::from_pem(&pem("ca", id.ca)?).map_err(|e| IdentityError::Certificates("ca", e))?;
         let key = KeyReference::found(id.key.filter(|k| !k.is_empty()).ok_or(IdentityError::Missing("key"))?);
         let identity = Self { apis, key, chain, anchors };
         identity.origin()?;
@@ -131,9 +160,80 @@ impl Identity {
     /// # Errors
     /// [`IdentityError::Address`], [`IdentityError::Missing`].
     pub fn origin(&self) -> Result<Origin, IdentityError> {
-        let api = self.apis.first().ok_or(IdentityError::Missing("ztAPI"))?;
-        Origin::of_url(api).map_err(|e| IdentityError::Address(crate::text::Printable::new(api).as_str().to_owned(), e))
+        first_origin(&self.apis)
     }
+}
+
+fn written(file: &File) -> Result<String, IdentityError> {
+    serde_json::to_string(file).map(|text| text + "\n").map_err(|e| IdentityError::Form(e.to_string()))
+}
+
+impl Network {
+    /// The text of the file: one line of JSON and a newline.
+    ///
+    /// # Errors
+    /// [`IdentityError::Missing`].
+    pub fn to_json(&self) -> Result<String, IdentityError> {
+        let file = File {
+            api: Some(self.apis.first().ok_or(IdentityError::Missing("ztAPI"))?.clone()),
+            apis: Some(self.apis.clone()),
+            id: Some(Id { key: None, cert: None, ca: Some(format!("{PEM}{}", self.anchors.to_pem())), others: Map::new() }),
+            others: Map::new(),
+        };
+        written(&file)
+    }
+
+    /// Reads a file of whatever maker; a key and a certificate in it are not looked at.
+    ///
+    /// # Errors
+    /// [`IdentityError`].
+    pub fn parse(text: &[u8]) -> Result<Self, IdentityError> {
+        let file: File = serde_json::from_slice(text).map_err(|e| IdentityError::Form(no_excerpt(&e)))?;
+        let (apis, id) = file.apis_and_id()?;
+        let anchors = Anchors::from_pem(&pem("ca", id.ca)?).map_err(|e| IdentityError::Certificates("ca", e))?;
+        first_origin(&apis)?;
+        Ok(Self { apis, anchors })
+    }
+
+    /// Whether a file is one without an identity.
+    pub fn is_all_of(text: &[u8]) -> bool {
+        let id = serde_json::from_slice::<File>(text).ok().and_then(|file| file.id);
+        id.is_some_and(|id| id.key.is_none() && id.cert.is_none() && id.ca.is_some())
+    }
+
+    /// The controller that it prefers.
+    ///
+    /// # Errors
+    /// [`IdentityError::Address`], [`IdentityError::Missing`].
+    pub fn origin(&self) -> Result<Origin, IdentityError> {
+        first_origin(&self.apis)
+    }
+}
+
+impl File {
+    fn apis_and_id(self) -> Result<(Vec<String>, Id), IdentityError> {
+        let id = self.id.ok_or(IdentityError::Missing("id"))?;
+        let mut apis = self.apis.unwrap_or_default();
+        if apis.is_empty() {
+            apis.extend(self.api);
+        }
+        Ok((apis, id))
+    }
+}
+
+/// The text of a member that is within the file, or in one that it names.
+fn pem(name: &'static str, value: Option<String>) -> Result<Vec<u8>, IdentityError> {
+    let value = value.filter(|v| !v.is_empty()).ok_or(IdentityError::Missing(name))?;
+    if value.contains("-----BEGIN") {
+        return Ok(value.strip_prefix(PEM).unwrap_or(&value).as_bytes().to_vec());
+    }
+    let path = value.strip_prefix("file://").unwrap_or(&value);
+    crate::files::read_file(path.as_ref(), LARGEST).map_err(|e| IdentityError::Referred(name, e))
+}
+
+fn first_origin(apis: &[String]) -> Result<Origin, IdentityError> {
+    let api = apis.first().ok_or(IdentityError::Missing("ztAPI"))?;
+    Origin::of_url(api).map_err(|e| IdentityError::Address(crate::text::Printable::new(api).as_str().to_owned(), e))
 }
 
 /// serde_json quotes unknown variants and values, which may be a key; only the kind and place of the mistake are passed on.

@@ -9,6 +9,7 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 
 use aws_lc_rs::digest::{SHA256, digest};
+use rustix::io::retry_on_intr;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -17,7 +18,8 @@ use crate::text::hex;
 
 /// Largest journal that is read, in bytes; one enrollment writes about 20 KiB.
 const LARGEST: u64 = 4 * 1024 * 1024;
-const NAME: &str = "journal";
+/// Its name in its folder.
+pub const NAME: &str = "journal";
 
 /// The journal cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -61,8 +63,8 @@ impl<R: Serialize + DeserializeOwned> Journal<R> {
             of: PhantomData,
         };
         if whole < content.len() {
-            let cut = rustix::fs::ftruncate(&journal.file, whole as u64);
-            cut.map_err(|e| journal.failed("write", e))?;
+            let cut = retry_on_intr(|| rustix::fs::ftruncate(&journal.file, whole as u64));
+            cut.map_err(|e| FileError::of("write", &journal.path, e))?;
         }
         Ok((journal, records))
     }
@@ -81,29 +83,19 @@ impl<R: Serialize + DeserializeOwned> Journal<R> {
             FileError { action: "write", path: self.path.clone(), kind }
         })?;
         let line = format!("{} {} {json}\n", self.written, checksum(self.written, &json));
-        self.file
-            .write_all(line.as_bytes())
-            .map_err(|e| self.failed("write", rustix::io::Errno::from_io_error(&e).unwrap_or(rustix::io::Errno::IO)))?;
+        self.file.write_all(line.as_bytes()).map_err(|e| FileError::of_io("write", &self.path, &e))?;
         self.written += 1;
         Ok(())
     }
 
     /// Makes all records durable; the first time also the names of journal and folder.
     pub fn sync(&mut self) -> Result<(), JournalError> {
-        rustix::fs::fdatasync(&self.file).map_err(|e| self.failed("sync", e))?;
+        retry_on_intr(|| rustix::fs::fdatasync(&self.file)).map_err(|e| FileError::of("sync", &self.path, e))?;
         if let Some(around) = &self.around {
             around.iter().try_for_each(|folder| folder.sync())?;
             self.around = None;
         }
         Ok(())
-    }
-
-    fn failed(&self, action: &'static str, errno: rustix::io::Errno) -> JournalError {
-        let kind = match errno {
-            rustix::io::Errno::NOSPC | rustix::io::Errno::DQUOT => FileErrorKind::Full(errno),
-            _ => FileErrorKind::System(errno),
-        };
-        FileError { action, path: self.path.clone(), kind }.into()
     }
 }
 

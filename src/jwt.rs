@@ -5,6 +5,7 @@
 //! the controller shows in the handshake. Follows RFC 7515 (compact form), RFC 7518 §3.3-3.4 and the controller's claims.
 
 mod envelope;
+mod idp;
 
 use std::fmt;
 use std::time::Duration;
@@ -12,9 +13,12 @@ use std::time::Duration;
 use rustls::SignatureScheme;
 use rustls::pki_types::{CertificateDer, UnixTime};
 use secrecy::{ExposeSecret, SecretString};
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use self::envelope::{decode, object, string};
+
+pub use idp::IdpToken;
 
 use crate::key::encoding::{ecdsa_der, sha1, sha256};
 use crate::origin::{Origin, OriginError};
@@ -65,6 +69,9 @@ pub enum TokenError {
     /// `exp` lies in the past.
     #[error("it expired {} ago", Ago(*.0))]
     Expired(Duration),
+    /// `exp` of the token of an identity provider lies in the past.
+    #[error("that of the identity provider expired {} ago", Ago(*.0))]
+    IdpExpired(Duration),
     /// The signature is not by the key of the certificate that was shown.
     #[error("its signature does not verify with the controller's certificate")]
     NotSigned {
@@ -87,11 +94,24 @@ impl fmt::Display for Ago {
     }
 }
 
-/// How an identity enrolls: the claim `em`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// How an identity enrolls: the claim `em`, but for [`Method::Token`], which a token of an identity provider makes of
+/// `network`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Method {
     /// One-time token; the controller issues the certificate.
+    #[default]
     Ott,
+    /// One-time token, and a certificate of a third-party CA that the controller knows.
+    OttCa,
+    /// A token for all who have a certificate of a third-party CA: the controller makes the identity.
+    Ca,
+    /// The controller's CA certificates, and no identity.
+    Network,
+    /// One-time token; sets the password of an identity that logs in with one.
+    Updb,
+    /// A token of an identity provider; the controller makes the identity and issues the certificate.
+    Token,
 }
 
 /// What a request brings along.
@@ -99,6 +119,24 @@ pub enum Method {
 pub enum Brings {
     /// A certificate signing request.
     Csr,
+    /// A certificate that was there before, shown in the handshake: its key is opened before anyone is called.
+    Certificate,
+    /// The token of an identity provider, and a certificate signing request.
+    IdpToken,
+    /// A password.
+    Password,
+    /// Nothing: no request is made.
+    Nothing,
+}
+
+impl Brings {
+    /// Whether there is a private key.
+    pub fn a_key(self) -> bool {
+        match self {
+            Self::Csr | Self::Certificate | Self::IdpToken => true,
+            Self::Password | Self::Nothing => false,
+        }
+    }
 }
 
 impl Method {
@@ -106,6 +144,11 @@ impl Method {
     pub fn name(self) -> &'static str {
         match self {
             Self::Ott => "ott",
+            Self::OttCa => "ottca",
+            Self::Ca => "ca",
+            Self::Network => "network",
+            Self::Updb => "updb",
+            Self::Token => "token",
         }
     }
 
@@ -113,19 +156,35 @@ impl Method {
     pub fn brings(self) -> Brings {
         match self {
             Self::Ott => Brings::Csr,
+            Self::OttCa | Self::Ca => Brings::Certificate,
+            Self::Token => Brings::IdpToken,
+            Self::Updb => Brings::Password,
+            Self::Network => Brings::Nothing,
+        }
+    }
+
+    /// Whether its token is for one identity, once, and ends; else it is for everybody, and names none.
+    pub fn is_one_time(self) -> bool {
+        match self {
+            Self::Ott | Self::OttCa | Self::Updb => true,
+            Self::Ca | Self::Network | Self::Token => false,
         }
     }
 
     fn from_claim(em: &str) -> Result<Self, TokenError> {
         match em {
             "ott" => Ok(Self::Ott),
+            "ottca" => Ok(Self::OttCa),
+            "ca" => Ok(Self::Ca),
+            "network" => Ok(Self::Network),
+            "updb" => Ok(Self::Updb),
             "erott" | "trott" => Err(TokenError::Method(format!(
                 "its method `{em}` enrolls a router: use `ziti router enroll` on the router's own host"
             ))),
-            "ottca" | "ca" | "updb" | "network" => {
-                Err(TokenError::Method(format!("its method `{em}` is not built into this version; `ott` is")))
-            }
-            _ => Err(TokenError::Method(format!("its method `{}` is unknown", Printable::new(em)))),
+            _ => Err(TokenError::Method(format!(
+                "its method `{}` is unknown: known are ott, ottca, ca, network, updb; a newer version may know it",
+                Printable::new(em)
+            ))),
         }
     }
 }
@@ -179,13 +238,15 @@ pub struct UnverifiedToken {
     method: Method,
     issuer: Origin,
     subject: String,
-    id: SecretString,
+    id: Option<SecretString>,
     expires: Option<u64>,
     clustered: bool,
+    /// Who is meant by the token of an identity provider that goes with it.
+    external: Option<String>,
 }
 
 /// Stands for the token where the token itself must not: in the journal.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TokenDigest(String);
 
 /// Proof that a token was signed with the key of this certificate; only [`UnverifiedToken::verify`] makes it.
@@ -198,6 +259,17 @@ impl SignedBy {
     /// The certificate.
     pub fn leaf(&self) -> &CertificateDer<'static> {
         &self.leaf
+    }
+}
+
+/// Proof that the controller at the other end holds against CA certificates that the person who runs this program has
+/// given for it: then the token need not be signed by the certificate that answers. Only `trust` makes it.
+#[derive(Debug)]
+pub struct JudgedByOperator(());
+
+impl JudgedByOperator {
+    pub(crate) fn in_a_handshake() -> Self {
+        Self(())
     }
 }
 
@@ -232,20 +304,66 @@ impl UnverifiedToken {
         let method = Method::from_claim(method)?;
         let issuer = string(&claims, "iss")?.ok_or(TokenError::NoIssuer)?;
         let issuer = issuer.parse().map_err(|source| TokenError::Issuer { issuer: issuer.into(), source })?;
-        let subject =
-            string(&claims, "sub")?.filter(|s| is_name(s, 64)).ok_or_else(|| malformed("`sub` is missing or malformed"))?;
-        let id = string(&claims, "jti")?.filter(|s| is_name(s, 128)).ok_or(TokenError::Id)?;
-        let expires = match claims.get("exp") {
-            None | Some(Value::Null) => return Err(malformed("`exp` is missing")),
-            Some(Value::Number(n)) => n.as_u64().or_else(|| n.as_f64().filter(|f| *f >= 0.0).map(|f| f as u64)),
-            Some(_) => None,
+        let subject = string(&claims, "sub")?;
+        let named = subject.filter(|s| is_name(s, 64));
+        let subject = match method {
+            // It says the address once more.
+            Method::Network => Printable::new(subject.unwrap_or_default()).as_str().to_owned(),
+            _ => named.ok_or_else(|| malformed("`sub` is missing or malformed"))?.to_owned(),
         };
-        let expires = Some(expires.ok_or_else(|| malformed("`exp` is not a time"))?);
+        let id = match string(&claims, "jti")?.filter(|s| is_name(s, 128)) {
+            Some(id) => Some(SecretString::from(id)).filter(|_| method.is_one_time()),
+            None if method.is_one_time() => return Err(TokenError::Id),
+            None => None,
+        };
+        let expires = match claims.get("exp") {
+            None | Some(Value::Null) if method.is_one_time() => return Err(malformed("`exp` is missing")),
+            None | Some(Value::Null) => None,
+            Some(Value::Number(n)) => {
+                let time = n.as_u64().or_else(|| n.as_f64().filter(|f| *f >= 0.0).map(|f| f as u64));
+                Some(time.ok_or_else(|| malformed("`exp` is not a time"))?)
+            }
+            Some(_) => return Err(malformed("`exp` is not a time")),
+        };
         let signature = decode("signature", signature)?;
-        let (subject, id) = (subject.to_owned(), SecretString::from(id));
         // Addresses of all controllers; one alone names itself at most.
         let clustered = claims.get("ctrls").and_then(Value::as_array).is_some_and(|c| c.len() > 1);
-        Ok(Self { compact, algorithm, kid, signature, method, issuer, subject, id, expires, clustered })
+        Ok(Self { compact, algorithm, kid, signature, method, issuer, subject, id, expires, clustered, external: None })
+    }
+
+    /// In place of a token, for a controller that the person who runs this program vouches for: nobody has signed it.
+    pub fn of_controller(controller: Origin) -> Self {
+        Self {
+            compact: SecretString::default(),
+            algorithm: Algorithm::Es256,
+            kid: None,
+            signature: Vec::new(),
+            method: Method::Network,
+            subject: controller.to_string(),
+            issuer: controller,
+            id: None,
+            expires: None,
+            clustered: false,
+            external: None,
+        }
+    }
+
+    /// A token of the network, together with one of an identity provider: the first leads to the controller, the second
+    /// enrolls there.
+    ///
+    /// # Errors
+    /// [`TokenError::Method`] for a token that enrolls by itself.
+    pub fn with_idp_token(self, idp: &IdpToken) -> Result<Self, TokenError> {
+        if self.method != Method::Network {
+            let why = format!("its method `{}` enrolls by itself, without the token of an identity provider", self.method.name());
+            return Err(TokenError::Method(why));
+        }
+        Ok(Self { method: Method::Token, expires: idp.expires(), external: Some(idp.whom().to_owned()), ..self })
+    }
+
+    /// Whether a controller has signed it.
+    pub fn is_signed(&self) -> bool {
+        !self.signature.is_empty()
     }
 
     /// Where to dial. Nothing else of an unverified token is used.
@@ -253,9 +371,14 @@ impl UnverifiedToken {
         &self.issuer
     }
 
-    /// The identity that it says it is for: names files and keys, proves nothing.
+    /// Whom it says it is for: an identity, for method `ca` the CA, for `network` the controller's address.
     pub fn subject(&self) -> &str {
         &self.subject
+    }
+
+    /// The identity that it says it is for: names files and keys, proves nothing. `None` where it is for everybody.
+    pub fn identity(&self) -> Option<&str> {
+        self.method.is_one_time().then_some(self.subject.as_str())
     }
 
     /// The method that it says.
@@ -284,18 +407,27 @@ impl UnverifiedToken {
         (name, self.kid.as_deref().map(Printable::new))
     }
 
-    /// SHA-256 of the compact form.
+    /// SHA-256 of the compact form. Identity providers give out token after token: there it is of the controller and of
+    /// whom they mean.
     pub fn digest(&self) -> TokenDigest {
-        TokenDigest(hex(&sha256(self.compact.expose_secret().as_bytes())))
+        let digest = match &self.external {
+            Some(whom) => sha256(format!("{}\0{whom}", self.issuer).as_bytes()),
+            None => sha256(self.compact.expose_secret().as_bytes()),
+        };
+        TokenDigest(hex(&digest))
     }
 
     /// Refuses a token that ended more than five minutes before `now`.
     ///
     /// # Errors
-    /// [`TokenError::Expired`].
+    /// [`TokenError::Expired`], [`TokenError::IdpExpired`].
     pub fn check_expiry(&self, now: UnixTime) -> Result<(), TokenError> {
         let past = Duration::from_secs(now.as_secs().saturating_sub(self.expires.unwrap_or(u64::MAX)));
-        if past > GRACE { Err(TokenError::Expired(past)) } else { Ok(()) }
+        match &self.external {
+            _ if past <= GRACE => Ok(()),
+            Some(_) => Err(TokenError::IdpExpired(past)),
+            None => Err(TokenError::Expired(past)),
+        }
     }
 
     /// Checks the signature with the public key of `leaf`: the one function that judges it.
@@ -324,7 +456,16 @@ impl UnverifiedToken {
 
     /// The token, for one who holds the proof.
     pub fn accept(&self, _proof: &SignedBy) -> EnrollmentToken {
-        EnrollmentToken { method: self.method, issuer: self.issuer.clone(), subject: self.subject.clone(), id: self.id.clone() }
+        self.accepted()
+    }
+
+    /// The token, where the person who runs this program vouches for the controller in its stead.
+    pub fn accept_by_operator(&self, _proof: &JudgedByOperator) -> EnrollmentToken {
+        self.accepted()
+    }
+
+    fn accepted(&self) -> EnrollmentToken {
+        EnrollmentToken { method: self.method, issuer: self.issuer.clone(), id: self.id.clone() }
     }
 }
 
@@ -338,13 +479,12 @@ impl fmt::Debug for UnverifiedToken {
     }
 }
 
-/// A token whose signer is the controller at the other end.
+/// A token whose signer is the controller at the other end, or whose controller is vouched for.
 #[derive(Clone)]
 pub struct EnrollmentToken {
     method: Method,
     issuer: Origin,
-    subject: String,
-    id: SecretString,
+    id: Option<SecretString>,
 }
 
 impl EnrollmentToken {
@@ -358,20 +498,15 @@ impl EnrollmentToken {
         &self.issuer
     }
 
-    /// The identity's id.
-    pub fn subject(&self) -> &str {
-        &self.subject
-    }
-
-    /// The one-time token, for the query of the enrollment request.
-    pub fn id(&self) -> &SecretString {
-        &self.id
+    /// The one-time token, for the query of the enrollment request; `None` where it is for everybody.
+    pub fn id(&self) -> Option<&SecretString> {
+        self.id.as_ref()
     }
 }
 
 impl fmt::Debug for EnrollmentToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("EnrollmentToken").field("issuer", &self.issuer).field("subject", &self.subject).finish_non_exhaustive()
+        f.debug_struct("EnrollmentToken").field("issuer", &self.issuer).field("method", &self.method).finish_non_exhaustive()
     }
 }
 
@@ -423,6 +558,32 @@ mod tests {
             assert!(matches!(error, TokenError::Algorithm(_)), "{alg}");
         }
         assert!(matches!(token(&HEADER.replace("\"typ\"", "\"crit\""), CLAIMS), Err(TokenError::Malformed(_))));
+    }
+
+    /// As controllers write them (enrollment-protocol.md §1.2).
+    #[test]
+    fn tokens_for_everybody_name_no_identity_and_have_no_end() {
+        let of_ca = r#"{"em":"ca","ctrls":null,"iss":"https://ctrl.example.com:1280/","sub":"6RZrJEWf8","aud":["openziti-enroller"],"jti":"6RZrJEWf8"}"#;
+        let of_network = r#"{"em":"network","ctrls":null,"iss":"https://ctrl.example.com:1280/","sub":"https://ctrl.example.com:1280/","aud":["openziti-enroller"],"jti":"0b4f2c1e-6c9b-4c2a-9a39-0a6f5e3d2c1b"}"#;
+        for (claims, method) in [(of_ca, Method::Ca), (of_network, Method::Network)] {
+            let token = token(HEADER, claims).unwrap();
+            assert_eq!((token.method(), token.identity(), token.expires()), (method, None, None));
+            assert!(token.accepted().id().is_none());
+            assert!(token.check_expiry(UnixTime::since_unix_epoch(Duration::MAX)).is_ok());
+        }
+        assert_eq!(token(HEADER, of_ca).unwrap().subject(), "6RZrJEWf8");
+    }
+
+    #[test]
+    fn tokens_for_one_identity_need_its_id_a_name_and_an_end() {
+        for method in ["ott", "ottca", "updb"] {
+            let claims = CLAIMS.replace("\"ott\"", &format!("\"{method}\""));
+            assert_eq!(token(HEADER, &claims).unwrap().identity(), Some("W4kErfsB6a"));
+            assert!(matches!(token(HEADER, &claims.replace("\"jti\"", "\"x\"")), Err(TokenError::Id)), "{method}");
+            for claim in ["\"exp\"", "\"sub\""] {
+                assert!(matches!(token(HEADER, &claims.replace(claim, "\"x\"")), Err(TokenError::Malformed(_))), "{method}");
+            }
+        }
     }
 
     #[test]

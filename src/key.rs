@@ -151,6 +151,15 @@ pub trait KeyProvider: Debug + Send + Sync {
         self.delete(uri, access)
     }
 
+    /// The place of the key that `uri` names, for another key beside it: the next generation of the same owner.
+    ///
+    /// # Errors
+    /// [`KeyError::Reference`] where `uri` cannot be read.
+    fn place_of(&self, uri: &KeyUri) -> Result<KeyUri, KeyError> {
+        let _ = uri;
+        Ok(KeyUri::new(self.scheme()))
+    }
+
     /// Whether `uri` asks for a new key by itself, so that nobody need say so besides.
     fn implies_new(&self, uri: &KeyUri) -> bool {
         let _ = uri;
@@ -182,6 +191,22 @@ pub trait Key: Debug + Send + Sync {
     /// Attributes as read back.
     fn facts(&self) -> Result<KeyFacts, KeyError>;
 
+    /// The certificates that lie beside it, DER: the one for this key first, then those that issued it, as far as they are
+    /// there. None where its place holds no certificates.
+    fn certificates(&self) -> Result<Vec<Vec<u8>>, KeyError> {
+        Ok(Vec::new())
+    }
+
+    /// What the reference of the identity held besides the name, for a key that was opened by one.
+    fn held(&self) -> Embed {
+        Embed::Nothing
+    }
+
+    /// Whether the reference of the identity is out of date: the key was found elsewhere than it says.
+    fn is_elsewhere(&self) -> bool {
+        false
+    }
+
     /// Hashes and signs a message.
     fn sign(&self, algorithm: SignatureAlgorithm, message: &[u8]) -> Result<Vec<u8>, KeyError> {
         self.sign_digest(algorithm, &algorithm.hash().digest(message))
@@ -197,6 +222,8 @@ pub struct ProviderOption {
     pub value: &'static str,
     /// The attribute of a reference that says the same.
     pub attribute: &'static str,
+    /// Attributes that say it in another way: beside one of them no variable is looked at.
+    pub instead: &'static [&'static str],
     /// A variable that is honoured after the option and `ZITI_ENROLLER_<OPTION>`; empty for none.
     pub variable: &'static str,
     /// One line of help.
@@ -212,12 +239,16 @@ pub struct NewKey<'a> {
     pub owner: Option<KeyOwner<'a>>,
     /// What kind.
     pub algorithm: KeyAlgorithm,
-    /// Whether a key that is there already is taken (else it is an error).
+    /// Whether a key that is there already is taken. Else one under a name that was said is an error, and where none was
+    /// said it is the next one that is wanted: of a later generation, or under the next free name.
     pub reuse: bool,
     /// A private folder that outlives a crash: what is made but not yet in place waits here.
     pub work: &'a Folder,
     /// The identity file that will refer to it; a provider may put its own file beside it.
     pub identity: &'a Path,
+    /// The folder of that file, opened: what a provider puts beside it is made in there ([`Folder::or_of`]), so that nobody
+    /// can swap the folder meanwhile.
+    pub beside: &'a Folder,
 }
 
 /// What [`KeyProvider::plan`] found.

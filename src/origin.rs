@@ -49,6 +49,11 @@ impl Origin {
         self.host.trim_start_matches('[').trim_end_matches(']')
     }
 
+    /// `host:port`, IPv6 in its brackets.
+    pub fn authority(&self) -> String {
+        format!("{}:{}", self.host, self.port)
+    }
+
     /// The port.
     pub fn port(&self) -> u16 {
         self.port
@@ -68,20 +73,26 @@ impl FromStr for Origin {
         if authority.contains('@') {
             return Err(OriginError::UserInfo);
         }
-        let (host, port) = match authority.rfind(':').filter(|at| !authority[*at..].contains(']')) {
-            Some(at) => (&authority[..at], authority[at + 1..].parse().map_err(|_| OriginError::Port)?),
-            None => (authority, 443),
-        };
-        if port == 0 {
-            return Err(OriginError::Port);
-        }
-        let bare = host.strip_prefix('[').map(|h| h.strip_suffix(']').unwrap_or(""));
-        let valid = match bare {
-            Some(address) => address.parse::<std::net::Ipv6Addr>().is_ok(),
-            None => !host.is_empty() && host.len() <= 253 && host.chars().all(|c| c.is_ascii_alphanumeric() || "-._".contains(c)),
-        };
-        if valid { Ok(Self { host: host.to_ascii_lowercase(), port }) } else { Err(OriginError::Host) }
+        let (host, port) = host_and_port(authority, 443)?;
+        Ok(Self { host, port })
     }
+}
+
+/// `HOST[:PORT]`: the host in lower case, IPv6 in its brackets.
+pub(crate) fn host_and_port(authority: &str, usual: u16) -> Result<(String, u16), OriginError> {
+    let (host, port) = match authority.rfind(':').filter(|at| !authority[*at..].contains(']')) {
+        Some(at) => (&authority[..at], authority[at + 1..].parse().map_err(|_| OriginError::Port)?),
+        None => (authority, usual),
+    };
+    if port == 0 {
+        return Err(OriginError::Port);
+    }
+    let bare = host.strip_prefix('[').map(|h| h.strip_suffix(']').unwrap_or(""));
+    let valid = match bare {
+        Some(address) => address.parse::<std::net::Ipv6Addr>().is_ok(),
+        None => !host.is_empty() && host.len() <= 253 && host.chars().all(|c| c.is_ascii_alphanumeric() || "-._".contains(c)),
+    };
+    if valid { Ok((host.to_ascii_lowercase(), port)) } else { Err(OriginError::Host) }
 }
 
 impl fmt::Display for Origin {

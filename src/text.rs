@@ -139,6 +139,18 @@ pub fn percent_encode_but(value: &[u8], also_plain: &str) -> String {
     text
 }
 
+/// The bytes of `text`, in which `%` begins a byte in hexadecimal (RFC 3986 §2.1); `None` where two digits do not follow.
+pub fn percent_decode(text: &str) -> Option<Vec<u8>> {
+    let mut parts = text.split('%');
+    let mut bytes = parts.next().unwrap_or_default().as_bytes().to_vec();
+    for part in parts {
+        let digits = part.get(..2).filter(|d| d.bytes().all(|b| b.is_ascii_hexdigit()))?;
+        bytes.extend(u8::from_str_radix(digits, 16).ok());
+        bytes.extend_from_slice(&part.as_bytes()[2..]);
+    }
+    Some(bytes)
+}
+
 /// `text` as one word of a POSIX shell, quoted where it must be.
 pub fn shell_word(text: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=:,@%+".contains(c);

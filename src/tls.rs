@@ -8,7 +8,7 @@ use rustls::client::{ClientConfig, Resumption};
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::SubjectPublicKeyInfoDer;
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
-use rustls::{SignatureAlgorithm as TlsAlgorithm, SignatureScheme};
+use rustls::{SignatureAlgorithm as TlsAlgorithm, SignatureScheme, SupportedProtocolVersion};
 
 use crate::certificate::Chain;
 use crate::key::{Key, KeyError, SignatureAlgorithm};
@@ -36,6 +36,16 @@ impl ClientAuth {
     /// Pairs them.
     pub fn new(chain: Chain, key: Arc<dyn Key>) -> Self {
         Self { chain, key, failed: Arc::default() }
+    }
+
+    /// Leaf and intermediates.
+    pub fn chain(&self) -> &Chain {
+        &self.chain
+    }
+
+    /// The key of the leaf.
+    pub fn key(&self) -> &Arc<dyn Key> {
+        &self.key
     }
 
     /// Why the key did not sign in the last handshake; rustls passes no reason on.
@@ -70,7 +80,7 @@ pub fn crypto() -> Arc<CryptoProvider> {
 /// # Errors
 /// [`TlsError`] where certificate and key do not fit.
 pub fn config(verifier: Arc<dyn ServerCertVerifier>, client: Option<&ClientAuth>) -> Result<ClientConfig, TlsError> {
-    let builder = ClientConfig::builder_with_provider(crypto()).with_safe_default_protocol_versions()?;
+    let builder = ClientConfig::builder_with_provider(crypto()).with_protocol_versions(versions(client))?;
     let builder = builder.dangerous().with_custom_certificate_verifier(verifier);
     let mut config = match client {
         None => builder.with_no_client_auth(),
@@ -79,6 +89,21 @@ pub fn config(verifier: Arc<dyn ServerCertVerifier>, client: Option<&ClientAuth>
     // A resumed session never asks the verifier: no certificate would be judged.
     config.resumption = Resumption::disabled();
     Ok(config)
+}
+
+static ONLY_12: &[&SupportedProtocolVersion] = &[&rustls::version::TLS12];
+
+/// TLS 1.3 has no RSA but PSS (RFC 8446 §4.2.3): a key that cannot do it would be shown to nobody there, and a server that
+/// speaks both would choose 1.3.
+fn versions(client: Option<&ClientAuth>) -> &'static [&'static SupportedProtocolVersion] {
+    let is_for_13 = |algorithm: &SignatureAlgorithm| {
+        let of_12 = [SignatureAlgorithm::RsaPkcs1Sha256, SignatureAlgorithm::RsaPkcs1Sha384, SignatureAlgorithm::RsaPkcs1Sha512];
+        !of_12.contains(algorithm)
+    };
+    match client {
+        Some(client) if !client.key.signature_algorithms().iter().any(is_for_13) => ONLY_12,
+        Some(_) | None => rustls::DEFAULT_VERSIONS,
+    }
 }
 
 /// A key as rustls wants it.

@@ -3,7 +3,8 @@
 //! One TLS connection, one verifier with two states. *Bootstrap*: the server's leaf is accepted only if the token's
 //! signature verifies with its public key; the handshake's own signature, checked by rustls with the same key, proves
 //! that the peer holds it now. On that connection the CA certificates are fetched, and the chain that this connection
-//! showed is judged by them, name included. *Anchored*: every further handshake is judged by those anchors alone.
+//! showed is judged by them, name included. *Anchored*: every further handshake is judged by those anchors alone. Where a
+//! person has given CA certificates, the first handshake is judged by those already.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,7 +17,7 @@ use rustls::{CertificateError as TlsCertificateError, DigitallySignedStruct, Sig
 
 use crate::certificate::{Anchors, CertificateError, LARGEST_CACERTS, path_error, rfc3339};
 use crate::http::{Client, HttpError, HttpErrorKind, Reach, Request, Response};
-use crate::jwt::{EnrollmentToken, SignedBy, TokenError, UnverifiedToken};
+use crate::jwt::{EnrollmentToken, JudgedByOperator, SignedBy, TokenError, UnverifiedToken};
 use crate::origin::Origin;
 use crate::text::Printable;
 use crate::tls::{self, ClientAuth, TlsError};
@@ -39,6 +40,14 @@ pub enum TrustError {
     /// Its chain does not lead to its CA certificates.
     #[error("its certificate does not hold against its CA certificates: {why}")]
     Chain {
+        /// In words.
+        why: String,
+        /// What our clock says, where it matters.
+        clock: Option<String>,
+    },
+    /// Its chain does not lead to the CA certificates that were given for it.
+    #[error("its certificate does not hold against the CA certificates that were given: {why}")]
+    GivenChain {
         /// In words.
         why: String,
         /// What our clock says, where it matters.
@@ -91,24 +100,48 @@ impl Channel {
 pub struct Trust {
     /// The token, vouched for.
     pub token: EnrollmentToken,
-    /// The controller's CA certificates.
+    /// The controller's CA certificates, and those that were given.
     pub anchors: Anchors,
     /// The connection.
     pub channel: Channel,
+    /// The token's signature does not hold, and the controller is trusted by what was given.
+    pub doubt: Option<TokenError>,
 }
 
-/// Connects to the issuer of `token` and does not come back before it is proved to be the issuer.
+/// Connects to the issuer of `token` and does not come back before it is proved to be the issuer; or, where CA
+/// certificates are `given` for it, before it holds against those. `client` is shown in the same handshake, after that.
 ///
 /// # Errors
 /// [`TrustError`]; nothing but the request for CA certificates has left the machine then.
 pub fn establish(
     token: &Arc<UnverifiedToken>,
+    given: Option<&Anchors>,
     client: Option<&ClientAuth>,
     reach: &Reach,
     now: UnixTime,
 ) -> Result<Trust, TrustError> {
-    let verifier = Arc::new(Verifier::new(State::Bootstrap { token: token.clone(), signer: None }));
-    let channel = open(token.issuer(), verifier, client, reach)?;
+    let Some(given) = given else {
+        let channel = open(token.issuer(), State::Bootstrap { token: token.clone(), signer: None }, client, reach)?;
+        let anchors = fetch_anchors(&channel)?;
+        let signer = channel.verifier.signer().ok_or(TrustError::NotSigner)?;
+        channel.anchor(&anchors, now)?;
+        return Ok(Trust { token: token.accept(&signer), anchors, channel, doubt: None });
+    };
+    let channel = open(token.issuer(), State::Anchored(web_pki(given)?), client, reach)?;
+    let fetched = fetch_anchors(&channel).map_err(|error| match error {
+        TrustError::Chain { why, clock } => TrustError::GivenChain { why, clock },
+        other => other,
+    })?;
+    // Who reads the identity later has only these to judge the same server by.
+    let anchors = fetched.and(given).map_err(TrustError::Cacerts)?;
+    channel.anchor(&anchors, now)?;
+    let seen = channel.http.last_handshake().map(|seen| seen.chain).unwrap_or_default();
+    let doubt = seen.first().filter(|_| token.is_signed()).and_then(|leaf| token.verify(leaf).err());
+    Ok(Trust { token: token.accept_by_operator(&JudgedByOperator::in_a_handshake()), anchors, channel, doubt })
+}
+
+/// Asks the peer for its CA certificates: the first request of a channel.
+fn fetch_anchors(channel: &Channel) -> Result<Anchors, TrustError> {
     // Accept names exactly this type: a controller may answer another one with an error.
     let request = Request {
         method: "GET",
@@ -129,10 +162,7 @@ pub fn establish(
         300..400 => return Err(TrustError::Redirect(answer.location)),
         status => return Err(TrustError::CacertsStatus(status)),
     }
-    let anchors = Anchors::from_cacerts(&answer.body).map_err(TrustError::Cacerts)?;
-    let signer = channel.verifier.signer().ok_or(TrustError::NotSigner)?;
-    channel.anchor(&anchors, now)?;
-    Ok(Trust { token: token.accept(&signer), anchors, channel })
+    Anchors::from_cacerts(&answer.body).map_err(TrustError::Cacerts)
 }
 
 /// A channel to `origin` that is judged by `anchors` from the first handshake on. Nothing is dialled yet.
@@ -140,10 +170,11 @@ pub fn establish(
 /// # Errors
 /// [`TrustError::Client`] where certificate and key of `client` do not fit.
 pub fn anchored(origin: &Origin, anchors: &Anchors, client: Option<&ClientAuth>, reach: &Reach) -> Result<Channel, TrustError> {
-    open(origin, Arc::new(Verifier::new(State::Anchored(web_pki(anchors)?))), client, reach)
+    open(origin, State::Anchored(web_pki(anchors)?), client, reach)
 }
 
-fn open(origin: &Origin, verifier: Arc<Verifier>, client: Option<&ClientAuth>, reach: &Reach) -> Result<Channel, TrustError> {
+fn open(origin: &Origin, state: State, client: Option<&ClientAuth>, reach: &Reach) -> Result<Channel, TrustError> {
+    let verifier = Arc::new(Verifier::new(state));
     let config = tls::config(verifier.clone(), client)?;
     Ok(Channel { http: Client::new(origin, config, reach), verifier })
 }

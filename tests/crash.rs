@@ -1,12 +1,22 @@
 //! A run that ends where it must not, and the same command again: at most one certificate, one key, one identity.
 
+mod calls;
+mod cut;
+mod ending;
+mod keys;
+mod next;
+mod signals;
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::net::TcpListener;
 use std::time::Duration;
 
-use ziti_enroller_support::{Controller, Fault, Options, Outcome, Relay, Token, figures};
+use ziti_enroller_support::{Controller, Fault, Options, Outcome, Relay, figures};
 
+use self::ending::{Finished, all_is_well, ends, finish, issued};
+#[cfg(feature = "tpm")]
+use crate::machine::tpm::{InTpmFile, InTpmHandle};
 use crate::machine::{Failed, Fixture, InFiles, InToken, Machine, ending, report};
 
 /// The stages of an enrollment that makes a key, but the last; each is entered, left and recorded.
@@ -32,14 +42,6 @@ fn events() -> Vec<String> {
     of_stages.chain(MOMENTS.map(str::to_owned)).collect()
 }
 
-/// The same enrollment, which ends at `event`: `kill`, `error`.
-fn ends<F: Fixture>(machine: &Machine<F>, token: &Token, event: &str, how: &str) -> Outcome {
-    let ended = ending(machine.enroll(token), event, how).run();
-    let as_told = if how == "kill" { ended.signal == Some(9) } else { ended.code == Some(70) };
-    assert!(as_told, "{event} never came: {ended}");
-    ended
-}
-
 #[test]
 fn a_killed_enrollment_with_a_file_key_is_finished_by_the_same_command() {
     survives_every_event::<InFiles>();
@@ -50,47 +52,52 @@ fn a_killed_enrollment_with_a_token_key_is_finished_by_the_same_command() {
     survives_every_event::<InToken>();
 }
 
-fn survives_every_event<F: Fixture>() {
-    let events = events();
-    let mut wrong = Vec::new();
-    for event in &events {
-        if let Err(why) = std::panic::catch_unwind(|| survives::<F>(event)) {
-            let why = why.downcast_ref::<String>().map_or("it panicked", String::as_str);
-            wrong.push(format!("{event}: {why}"));
-        }
-    }
-    figures::record(&format!("killed at a named event, {} key", F::PROVIDER), events.len(), events.len() - wrong.len(), "");
-    assert!(wrong.is_empty(), "{} of {}:\n{}", wrong.len(), events.len(), wrong.join("\n"));
+#[cfg(feature = "tpm")]
+#[test]
+fn a_killed_enrollment_with_a_key_in_a_file_of_the_tpm_is_finished_by_the_same_command() {
+    survives_every_event::<InTpmFile>();
 }
 
-fn survives<F: Fixture>(event: &str) {
-    let controller = Controller::start(Options::default());
-    let machine = Machine::<F>::new();
-    let mut token = controller.issue("gate-7");
-    ends(&machine, &token, event, "kill");
-    let mut again = machine.enroll(&token).run();
-    let mut issued = 1;
-    if event == "after_post" {
-        // Between the controller's answer and our disk: the one moment in which an answer can be lost.
-        Failed::with(again, 33, "answer_lost").hints("--re-enroll").spent("yes");
-        assert_eq!(controller.authenticators().len(), 1);
-        token = controller.re_enroll(token.sub());
-        again = machine.enroll(&token).run();
-        issued = 2;
+#[cfg(feature = "tpm")]
+#[test]
+fn a_killed_enrollment_with_a_key_at_a_handle_is_finished_by_the_same_command() {
+    survives_every_event::<InTpmHandle>();
+}
+
+/// Between the controller's answer and our disk: the one moment in which an answer can be lost.
+const LOSES_THE_ANSWER: &str = "after_post";
+
+fn survives_every_event<F: Fixture>() {
+    let events = events();
+    let (mut wrong, mut with_the_copy) = (Vec::new(), Vec::new());
+    for event in &events {
+        match std::panic::catch_unwind(|| survives::<F>(event)) {
+            Ok(Finished::Again) => {}
+            Ok(Finished::WithTheCopy) => with_the_copy.push(event.as_str()),
+            Err(why) => {
+                let why = why.downcast_ref::<String>().map_or("it panicked", String::as_str);
+                wrong.push(format!("{event}: {why}"));
+            }
+        }
     }
-    report(&again);
-    let authenticators = controller.authenticators();
-    let identity = machine.identity(&token);
-    let key = machine.keys.public_key_of(identity.key());
-    assert_eq!(authenticators.len(), issued, "certificates");
-    assert!(authenticators.iter().all(|one| one.spki_der == key), "another key was certified");
-    let there = machine.keys.public_keys();
-    assert!(there.len() <= 1 && there.iter().all(|one| *one == key), "keys that nobody uses are left: {}", there.len());
-    assert_eq!(machine.keys.private_keys(), there.len(), "half a pair is left");
-    assert!(!machine.work(&token).exists(), "the work folder is left");
-    report(&machine.verify(&token).run());
-    assert!(machine.keys.most_logins() <= 1, "a run has tried the PIN {} times", machine.keys.most_logins());
-    assert!(controller.violations().is_empty(), "{:?}", controller.violations());
+    let promise = format!("killed at a named event, {} key", F::NAME);
+    figures::record(&promise, events.len(), events.len() - wrong.len(), "");
+    figures::record(&format!("{promise}: needed the controller's copy"), 1, with_the_copy.len(), "");
+    assert!(wrong.is_empty(), "{} of {}:\n{}", wrong.len(), events.len(), wrong.join("\n"));
+    assert_eq!(with_the_copy, [LOSES_THE_ANSWER], "the controller's copy was needed");
+}
+
+fn survives<F: Fixture>(event: &str) -> Finished {
+    let controller = Controller::start(Options::default());
+    let machine = Machine::<F>::on_tmpfs(F::new);
+    let token = controller.issue("gate-7");
+    ends(&machine, &token, event, "kill");
+    let finished = finish(&controller, &machine, &token, || machine.enroll(&token));
+    all_is_well(&controller, &machine, &token, 0);
+    // The whole key, by other tools: what the identity names is what was certified.
+    let key = machine.keys.public_key_of(machine.identity(&token).key());
+    assert_eq!(key, issued(&controller, &token)[0].spki_der, "another key is named");
+    finished
 }
 
 #[test]

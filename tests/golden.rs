@@ -9,6 +9,7 @@
 mod redact;
 mod scene;
 
+mod answers;
 mod codes;
 mod commands;
 mod help;
@@ -18,14 +19,17 @@ mod module;
 mod output;
 mod patience;
 mod pin;
+mod proxy;
 mod reading;
 mod refusal;
+mod renew;
 mod resumed;
 mod success;
 mod token;
 mod tpm;
 mod trust;
 mod usage;
+mod ways;
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -54,6 +58,7 @@ const ALL: &[&[&str]] = &[
     usage::NAMES,
     token::NAMES,
     trust::NAMES,
+    proxy::NAMES,
     module::NAMES,
     pin::NAMES,
     key::NAMES,
@@ -66,6 +71,8 @@ const ALL: &[&[&str]] = &[
     success::NAMES,
     reading::NAMES,
     commands::NAMES,
+    ways::NAMES,
+    renew::NAMES,
 ];
 
 fn folder() -> PathBuf {

@@ -6,13 +6,17 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use tempfile::TempDir;
 use x509_cert::Certificate;
 use x509_cert::der::Encode;
-use ziti_enroller_support::{Key, KeyType, Outcome, Program, SoftHsm, Token, Tokens, Tpm2Pkcs11, require};
+use ziti_enroller_support::softhsm::folder_on_tmpfs;
+use ziti_enroller_support::{Key, KeyType, Kryoptic, Outcome, Program, SoftHsm, Token, Tokens, Tpm2Pkcs11, require};
 
+pub mod makes;
 #[cfg(feature = "tpm")]
 pub mod tpm;
 
@@ -59,6 +63,16 @@ pub trait Fixture {
     fn most_logins(&self) -> usize;
     /// The public half of the key that `id.key` of an identity names or holds, SubjectPublicKeyInfo, DER.
     fn public_key_of(&self, id_key: &str) -> Vec<u8>;
+    /// How many private keys and how many public keys are here.
+    fn halves(&self) -> [usize; 2] {
+        [self.private_keys(); 2]
+    }
+    /// How many things are here that are no half of a key, because nobody can tell whose they are.
+    fn pieces(&self) -> usize {
+        0
+    }
+    /// What must be done by hand after a run was killed.
+    fn after_a_kill(&self) {}
 }
 
 /// Keys in files: in the identity, or in a folder `keys`.
@@ -140,6 +154,8 @@ pub struct InTokenOf<T> {
 pub type InToken = InTokenOf<SoftHsm>;
 /// In a token that libtpm2_pkcs11 keeps in a TPM, which is how the SDKs of today reach one.
 pub type InTpm2Pkcs11 = InTokenOf<Tpm2Pkcs11>;
+/// In a token of kryoptic, which locks its PIN, and is a second opinion beside SoftHSM.
+pub type InKryoptic = InTokenOf<Kryoptic>;
 
 /// A make of tokens whose fixture is at hand.
 pub trait Make: Tokens {
@@ -151,9 +167,15 @@ pub trait Make: Tokens {
     const HAS_PSS: bool = true;
     /// See [`Fixture::SIGNATURES`].
     const SIGNATURES: usize = 200;
+    /// Whether a program gives the PIN; at a keypad a person does.
+    const ASKS_FOR_THE_PIN: bool = true;
 
     /// An empty token.
     fn fresh() -> Self;
+    /// An empty token with this PIN.
+    fn with_pin(pin: &str) -> Self;
+    /// See [`Fixture::after_a_kill`].
+    fn after_a_kill(&self) {}
 }
 
 impl Make for SoftHsm {
@@ -161,6 +183,10 @@ impl Make for SoftHsm {
 
     fn fresh() -> Self {
         Self::on_tmpfs()
+    }
+
+    fn with_pin(pin: &str) -> Self {
+        Self::with_pin(pin)
     }
 }
 
@@ -174,6 +200,26 @@ impl Make for Tpm2Pkcs11 {
     fn fresh() -> Self {
         Self::new()
     }
+
+    fn with_pin(pin: &str) -> Self {
+        Self::with_pin(pin)
+    }
+
+    fn after_a_kill(&self) {
+        self.tpm().flush();
+    }
+}
+
+impl Make for Kryoptic {
+    const NAME: &'static str = "kryoptic";
+
+    fn fresh() -> Self {
+        Self::new()
+    }
+
+    fn with_pin(pin: &str) -> Self {
+        Self::with_pin(pin)
+    }
 }
 
 /// An object that pkcs11-tool lists.
@@ -186,6 +232,14 @@ pub struct TokenObject {
     pub id: String,
     /// `sensitive, always sensitive, never extractable, local`.
     pub access: String,
+}
+
+impl TokenObject {
+    /// SoftHSM writes an object before it says what it is: whoever kills it in between leaves one that has neither id nor
+    /// label, no value, and no past. No program can tell it from what another process is making right now.
+    pub fn is_nameless(&self) -> bool {
+        self.id.is_empty() && self.label.is_empty() && !self.access.split(", ").any(|access| access == "local")
+    }
 }
 
 impl<T: Tokens> InTokenOf<T> {
@@ -283,7 +337,7 @@ impl<T: Make> Fixture for InTokenOf<T> {
     }
 
     fn pin(&self) -> Vec<String> {
-        vec!["--pin-file".into(), text(&self.hsm.pin_file())]
+        if T::ASKS_FOR_THE_PIN { vec!["--pin-file".into(), text(&self.hsm.pin_file())] } else { Vec::new() }
     }
 
     fn reference(&self, name: &str) -> String {
@@ -314,6 +368,20 @@ impl<T: Make> Fixture for InTokenOf<T> {
         of_process.into_values().max().unwrap_or(0)
     }
 
+    fn after_a_kill(&self) {
+        self.hsm.after_a_kill();
+    }
+
+    fn halves(&self) -> [usize; 2] {
+        let mut objects = self.objects();
+        objects.retain(|object| !object.is_nameless());
+        ["Private Key Object", "Public Key Object"].map(|class| objects.iter().filter(|object| object.class == class).count())
+    }
+
+    fn pieces(&self) -> usize {
+        self.objects().iter().filter(|object| object.is_nameless()).count()
+    }
+
     fn public_key_of(&self, id_key: &str) -> Vec<u8> {
         let (_, query) = id_key.split_once('?').expect("a reference with a query");
         let id = query.split('&').find_map(|part| part.strip_prefix("id=")).expect("a reference with an id");
@@ -334,8 +402,21 @@ pub struct Machine<F> {
 
 impl<F: Fixture> Machine<F> {
     pub fn new() -> Self {
-        let folder = tempfile::tempdir().expect("a temporary folder can be made");
-        let keys = F::new(folder.path());
+        Self::with(F::new)
+    }
+
+    /// With keys that are made in its folder.
+    pub fn with(keys: impl FnOnce(&Path) -> F) -> Self {
+        Self::in_folder(tempfile::tempdir().expect("a temporary folder can be made"), keys)
+    }
+
+    /// One whose folder is on a RAM file system, with these keys.
+    pub fn on_tmpfs(keys: impl FnOnce(&Path) -> F) -> Self {
+        Self::in_folder(folder_on_tmpfs(), keys)
+    }
+
+    fn in_folder(folder: TempDir, keys: impl FnOnce(&Path) -> F) -> Self {
+        let keys = keys(folder.path());
         Self { folder, keys }
     }
 
@@ -360,12 +441,44 @@ impl<F: Fixture> Machine<F> {
     /// The same, and it is not said where the key lives.
     pub fn enroll_with(&self, token: &Token) -> Program {
         let file = token.write(self.folder.path());
-        self.program().args(["enroll", "--format", "json", "--jwt"]).arg(file).args(self.keys.pin())
+        // The record of p11fault tells which methods may log in before they connect.
+        let program = self.program().env("P11FAULT_NOTE", token.method());
+        program.args(["enroll", "--format", "json", "--jwt"]).arg(file).args(self.keys.pin())
+    }
+
+    /// `resume` of the identity that [`enroll`](Self::enroll) was to write.
+    pub fn resume(&self, token: &Token) -> Program {
+        self.program().args(["resume", "--format", "json"]).arg(self.out(token)).args(self.keys.pin())
     }
 
     /// `verify` of the identity that [`enroll`](Self::enroll) has written.
     pub fn verify(&self, token: &Token) -> Program {
         self.program().args(["verify", "--format", "json"]).arg(self.out(token)).args(self.keys.pin())
+    }
+
+    /// `renew` of that identity.
+    pub fn renew(&self, token: &Token) -> Program {
+        self.program().args(["renew", "--format", "json"]).arg(self.out(token)).args(self.keys.pin())
+    }
+
+    /// `renew --rotate` to a new key where this machine's keys are.
+    pub fn rotate(&self, token: &Token) -> Program {
+        self.renew(token).args(["--rotate", "--provider", F::PROVIDER]).args(self.keys.place())
+    }
+
+    /// What waits for a rerun of `renew`.
+    pub fn renewal(&self, token: &Token) -> PathBuf {
+        self.path(&format!(".{}.json.renew", token.name()))
+    }
+
+    /// Whether the identity in a file logs in: exit 0, or 60.
+    pub fn logs_in(&self, identity: &Path) -> bool {
+        let ended = self.program().args(["verify", "--format", "json"]).arg(identity).args(self.keys.pin()).run();
+        match ended.code {
+            Some(0) => true,
+            Some(60) => false,
+            _ => panic!("{ended}"),
+        }
     }
 
     /// Where the identity appears.
@@ -383,10 +496,11 @@ impl<F: Fixture> Machine<F> {
         self.path(&format!(".{}.json.enroll", token.name()))
     }
 
-    /// The records of the journal, in order.
+    /// The records of the journal, in order; a last line that a kill has cut off is none.
     pub fn journal(&self, token: &Token) -> Vec<Value> {
         let text = fs::read_to_string(self.work(token).join("journal")).expect("there is a journal");
-        text.lines()
+        text.split_inclusive('\n')
+            .filter_map(|line| line.strip_suffix('\n'))
             .map(|line| {
                 let json = line.splitn(3, ' ').nth(2).expect("number, checksum, record");
                 serde_json::from_str(json).expect("a record is JSON")
@@ -529,5 +643,14 @@ impl Failed {
     pub fn spent(self, whether: &str) -> Self {
         assert_eq!(self.error["token_spent"], whether, "{}", self.outcome);
         self
+    }
+}
+
+/// Waits until something is so.
+pub fn until(what: &str, is_so: impl Fn() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !is_so() {
+        assert!(Instant::now() < deadline, "waited in vain: {what}");
+        thread::sleep(Duration::from_millis(1));
     }
 }

@@ -19,6 +19,14 @@ use ziti_enroller_support::{Outcome, Program, Running};
 
 #[expect(dead_code, reason = "the other target uses all of it")]
 mod machine;
+// In a target of its own a module lies beside its root, and there lie the stories.
+#[path = "real_controller/renew.rs"]
+mod renew;
+
+#[path = "real_controller/no_one_time_token.rs"]
+mod no_one_time_token;
+#[path = "real_controller/third_party.rs"]
+mod third_party;
 
 use machine::{Failed, Fixture, IdentityFile, InFiles, InToken, Machine, PROGRAM, ending, report};
 
@@ -86,12 +94,26 @@ impl RealController {
         file
     }
 
+    /// What `ziti edge list` says of all that fit.
+    fn all_listed(&self, what: &str, filter: &str) -> Vec<Value> {
+        let listed = self.ziti(&["edge", "list", what, filter, "-j"]).run().success();
+        let mut listed: Value = serde_json::from_str(&listed.stdout).expect("-j prints JSON");
+        match listed["data"].take() {
+            Value::Array(all) => all,
+            other => panic!("no list: {other}"),
+        }
+    }
+
+    /// The same of the one that fits.
+    fn listed(&self, what: &str, filter: &str) -> Value {
+        self.all_listed(what, filter).into_iter().next().unwrap_or_else(|| panic!("no {what} with {filter}"))
+    }
+
     /// The token of the enrollment that is open for an identity, in `folder`.
     fn open_token(&self, identity_id: &str, folder: &Path) -> PathBuf {
-        let listed = self.ziti(&["edge", "list", "enrollments", &format!("identity=\"{identity_id}\""), "-j"]).run().success();
-        let listed: Value = serde_json::from_str(&listed.stdout).expect("-j prints JSON");
+        let enrollment = self.listed("enrollments", &format!("identity=\"{identity_id}\""));
         let file = folder.join("again.jwt");
-        fs::write(&file, listed["data"][0]["jwt"].as_str().expect("an enrollment has a token")).expect("a writable folder");
+        fs::write(&file, enrollment["jwt"].as_str().expect("an enrollment has a token")).expect("a writable folder");
         file
     }
 }

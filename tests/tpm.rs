@@ -15,7 +15,7 @@ use ziti_enroller::key::{
     Access, Answer, Embed, Key, KeyAlgorithm, KeyError, KeyOwner, KeyPlan, KeyProvider, KeyReference, KeyUri, NewKey, Pin,
     PinOrigin, PinSource,
 };
-use ziti_enroller_support::{BusFault, Controller, Options, Outcome, Program, Proxy, Swtpm, Tls, require};
+use ziti_enroller_support::{BusFault, Canary, Controller, Options, Outcome, Program, Proxy, Swtpm, Tls, require};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_ziti-enroller");
 const HANDLE: u32 = 0x8102_0000;
@@ -64,7 +64,7 @@ impl Desk {
     }
 
     fn wish<'a>(&'a self, within: &'a KeyUri, algorithm: KeyAlgorithm, reuse: bool) -> NewKey<'a> {
-        NewKey { within, owner: Some(OWNER), algorithm, reuse, work: &self.work, identity: &self.identity }
+        NewKey { within, owner: Some(OWNER), algorithm, reuse, work: &self.work, identity: &self.identity, beside: &self.work }
     }
 
     fn make(
@@ -261,7 +261,7 @@ fn no_auth_value_is_seen_on_the_bus() {
     }
     assert!(proxy.exchanges().len() > 50);
     for secret in ["key-visible-4711", "owner-visible-31", "wrong-visible-99"] {
-        assert_eq!(proxy.seen(secret.as_bytes()), 0, "{secret}");
+        assert_eq!(Canary::new("auth value", secret).and_hashes().seen_on(&proxy), None, "{secret}");
     }
 }
 

@@ -3,12 +3,19 @@
 pub mod enroll;
 mod keys;
 mod limits;
+mod proxy;
+pub mod renew;
+mod request;
 mod resume;
+mod secret;
+mod signers;
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
+use std::time::Duration;
 
-use clap::builder::FalseyValueParser;
+use clap::builder::{FalseyValueParser, TypedValueParser};
+use clap::error::ErrorKind;
 use clap::{Arg, CommandFactory, FromArgMatches, Parser, Subcommand};
 use ziti_enroller::error::Error;
 use ziti_enroller::flow::Patience;
@@ -22,7 +29,12 @@ use keys::KeyArgs;
 pub use keys::OfKeys;
 use limits::LimitArgs;
 pub use limits::Limits;
+use limits::duration;
+pub use proxy::ProxyArgs;
+use renew::{Renew, RenewArgs};
+use request::{CsrArgs, Request};
 use resume::ResumeArgs;
+pub use signers::SignersArgs;
 
 /// A command line, read.
 #[derive(Debug)]
@@ -35,8 +47,12 @@ pub struct Args {
     pub format: Format,
     /// `-v`, `-vv`.
     pub verbose: u8,
-    /// How the network is reached.
+    /// How the network is reached, but for a proxy.
     pub reach: Reach,
+    /// The proxy; `None` for commands that connect to nobody.
+    pub proxy: Option<ProxyArgs>,
+    /// Whether it stands on the command line, for everyone who lists processes.
+    pub proxy_is_typed: bool,
     /// How often, and for how long, something is tried again.
     pub patience: Patience,
     /// How long a device may take.
@@ -50,10 +66,14 @@ pub enum Command {
     Enroll(Box<Enroll>),
     /// `resume`.
     Resume(Box<ResumeArgs>),
+    /// `renew`.
+    Renew(Box<Renew>),
     /// `status`.
     Status {
         /// Identity files, there or not.
         paths: Vec<PathBuf>,
+        /// How long before its end a certificate is due.
+        within: Duration,
     },
     /// `doctor`, and `enroll --dry-run`.
     Doctor(Box<Enroll>),
@@ -61,10 +81,14 @@ pub enum Command {
     ListTokens(OfKeys),
     /// `list keys`.
     ListKeys(OfKeys),
+    /// `list signers`.
+    ListSigners(Box<SignersArgs>),
     /// `key create`.
     CreateKey(OfKeys),
     /// `key delete`.
     DeleteKey(OfKeys),
+    /// `csr`.
+    Csr(Box<Request>),
     /// `verify`.
     Verify {
         /// The identity file.
@@ -83,11 +107,12 @@ impl Command {
     /// What to do when it was interrupted.
     pub fn after_an_interruption(&self) -> &'static str {
         match self {
-            Self::Enroll(_) | Self::Resume(_) => "run the same command again: it goes on from where it stopped",
-            Self::CreateKey(_) | Self::DeleteKey(_) => "look with `ziti-enroller list keys` at what is there now",
+            Self::Enroll(_) | Self::Resume(_) | Self::Renew(_) => "run the same command again: it goes on from where it stopped",
+            Self::CreateKey(_) | Self::DeleteKey(_) | Self::Csr(_) => "look with `ziti-enroller list keys` at what is there now",
             Self::Doctor(_)
             | Self::ListTokens(_)
             | Self::ListKeys(_)
+            | Self::ListSigners(_)
             | Self::Verify { .. }
             | Self::Inspect { .. }
             | Self::Status { .. }
@@ -134,6 +159,8 @@ enum TypedCommand {
     Doctor(EnrollArgs),
     /// Log in to the controller with the key that an identity names
     Verify(VerifyArgs),
+    /// Renew the certificate of an identity where that is due; with a new key too
+    Renew(RenewArgs),
     /// List what a module or device holds, as references ready to paste
     List {
         /// What to list
@@ -146,6 +173,8 @@ enum TypedCommand {
         #[command(subcommand)]
         what: KeyWhat,
     },
+    /// Write a request for the certificate of another CA, signed by a key wherever it lives
+    Csr(CsrArgs),
     /// Say what a token, an identity or a certificate says; offline
     Inspect(InspectArgs),
     /// Print the version
@@ -158,6 +187,8 @@ enum ListWhat {
     Tokens(KeyArgs),
     /// Private keys of a token or device, with what rules each out
     Keys(KeyArgs),
+    /// Identity providers whose tokens the controller takes; no login is made
+    Signers(SignersArgs),
 }
 
 #[derive(Debug, Subcommand)]
@@ -177,6 +208,8 @@ struct VerifyArgs {
     pins: PinArgs,
     #[command(flatten)]
     limits: LimitArgs,
+    #[command(flatten)]
+    proxy: ProxyArgs,
 }
 
 #[derive(Debug, clap::Args)]
@@ -184,6 +217,9 @@ struct StatusArgs {
     /// Identity files, there or not
     #[arg(required = true, value_name = "PATH")]
     paths: Vec<PathBuf>,
+    /// How long before its end a certificate is due for renewal
+    #[arg(long, value_name = "DURATION", value_parser = duration, default_value = "20d", env = "ZITI_ENROLLER_WITHIN", hide_env = true)]
+    within: Duration,
 }
 
 #[derive(Debug, clap::Args)]
@@ -192,11 +228,26 @@ struct InspectArgs {
     file: PathBuf,
 }
 
+/// The number of an open descriptor. clap repeats what it cannot read, and who looks for an option for the PIN itself may
+/// have put it here.
+#[derive(Clone, Copy, Debug)]
+struct Descriptor;
+
+impl TypedValueParser for Descriptor {
+    type Value = i32;
+
+    fn parse_ref(&self, command: &clap::Command, _: Option<&Arg>, value: &OsStr) -> Result<i32, clap::Error> {
+        let number = value.to_str().and_then(|text| text.parse().ok()).filter(|number| *number >= 0);
+        let refused = || clap::Error::raw(ErrorKind::ValueValidation, "--pin-fd wants the number of an open descriptor\n");
+        number.ok_or_else(|| refused().with_cmd(command))
+    }
+}
+
 /// Where PINs come from, and how they may be used; the order is in `ask.rs`.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct PinArgs {
     /// Read the PIN from this open descriptor
-    #[arg(long, value_name = "N", env = "ZITI_ENROLLER_PIN_FD", hide_env = true)]
+    #[arg(long, value_name = "N", env = "ZITI_ENROLLER_PIN_FD", hide_env = true, value_parser = Descriptor)]
     pub pin_fd: Option<i32>,
     /// Read the PIN from this file
     #[arg(long, value_name = "FILE", env = "ZITI_ENROLLER_PIN_FILE", hide_env = true)]
@@ -236,28 +287,44 @@ impl Args {
             innermost = inner;
         }
         let options = options_of(&providers, innermost);
-        let mut patience = Patience::default();
+        let proxy_is_typed = proxy::is_typed(innermost);
+        let (mut patience, mut proxy) = (Patience::default(), None);
         let (pins, limits, command) = match typed.command {
             TypedCommand::Enroll(typed) | TypedCommand::Doctor(typed) if typed.dry_run => {
+                proxy = Some(typed.proxy.clone());
                 (typed.pins.clone(), typed.limits.clone(), Command::Doctor(Box::new(Enroll { typed, options })))
             }
             TypedCommand::Doctor(typed) => {
+                proxy = Some(typed.proxy.clone());
                 (typed.pins.clone(), typed.limits.clone(), Command::Doctor(Box::new(Enroll { typed, options })))
             }
             TypedCommand::Enroll(typed) => {
                 patience = typed.patience.patience();
+                proxy = Some(typed.proxy.clone());
                 (typed.pins.clone(), typed.limits.clone(), Command::Enroll(Box::new(Enroll { typed, options })))
             }
             TypedCommand::Resume(typed) => {
                 patience = typed.patience.patience();
+                proxy = Some(typed.proxy.clone());
                 (typed.pins.clone(), typed.limits.clone(), Command::Resume(Box::new(typed)))
             }
-            TypedCommand::Status(typed) => (PinArgs::default(), LimitArgs::default(), Command::Status { paths: typed.paths }),
+            TypedCommand::Renew(typed) => {
+                patience = typed.patience.patience();
+                (typed.pins.clone(), typed.limits.clone(), Command::Renew(Box::new(Renew { typed, options })))
+            }
+            TypedCommand::Status(typed) => {
+                let StatusArgs { paths, within } = typed;
+                (PinArgs::default(), LimitArgs::default(), Command::Status { paths, within })
+            }
             TypedCommand::List { what: ListWhat::Tokens(typed) } => {
                 (typed.pins.clone(), typed.limits.clone(), Command::ListTokens(OfKeys { typed, options }))
             }
             TypedCommand::List { what: ListWhat::Keys(typed) } => {
                 (typed.pins.clone(), typed.limits.clone(), Command::ListKeys(OfKeys { typed, options }))
+            }
+            TypedCommand::List { what: ListWhat::Signers(typed) } => {
+                proxy = Some(typed.proxy.clone());
+                (PinArgs::default(), typed.limits.clone(), Command::ListSigners(Box::new(typed)))
             }
             TypedCommand::Key { what: KeyWhat::Create(typed) } => {
                 (typed.pins.clone(), typed.limits.clone(), Command::CreateKey(OfKeys { typed, options }))
@@ -265,12 +332,19 @@ impl Args {
             TypedCommand::Key { what: KeyWhat::Delete(typed) } => {
                 (typed.pins.clone(), typed.limits.clone(), Command::DeleteKey(OfKeys { typed, options }))
             }
-            TypedCommand::Verify(typed) => (typed.pins, typed.limits, Command::Verify { identity: typed.identity }),
+            TypedCommand::Csr(typed) => {
+                (typed.pins.clone(), typed.limits.clone(), Command::Csr(Box::new(Request { typed, options })))
+            }
+            TypedCommand::Verify(typed) => {
+                proxy = Some(typed.proxy);
+                (typed.pins, typed.limits, Command::Verify { identity: typed.identity })
+            }
             TypedCommand::Inspect(typed) => (PinArgs::default(), LimitArgs::default(), Command::Inspect { file: typed.file }),
             TypedCommand::Version => (PinArgs::default(), LimitArgs::default(), Command::Version),
         };
         let (reach, limits) = (limits.reach(), limits.limits());
-        Ok(Self { command, pins, format: typed.format, verbose: typed.verbose, reach, patience, limits })
+        let (format, verbose) = (typed.format, typed.verbose);
+        Ok(Self { command, pins, format, verbose, reach, proxy, proxy_is_typed, patience, limits })
     }
 }
 
@@ -308,6 +382,8 @@ fn command(providers: &Providers) -> clap::Command {
     Typed::command()
         .mut_subcommand("enroll", with_options)
         .mut_subcommand("doctor", with_options)
+        .mut_subcommand("renew", with_options)
+        .mut_subcommand("csr", with_options)
         .mut_subcommand("list", |list| list.mut_subcommand("tokens", with_options).mut_subcommand("keys", with_options))
         .mut_subcommand("key", |key| key.mut_subcommand("create", with_options).mut_subcommand("delete", with_options))
 }

@@ -1,7 +1,12 @@
-//! Feature `crash-points`: a [`Watch`] that kills, fails or hangs at the event that ZITI_ENROLLER_CRASH names.
+//! Feature `crash-points`: a [`Watch`] that kills, fails or hangs at the event that ZITI_ENROLLER_CRASH names, and tells
+//! tests of all of them.
 //!
 //! `ZITI_ENROLLER_CRASH=<event>:kill|error|hang`, where an event is `entering-<stage>`, `left-<stage>`,
-//! `recorded-<stage>`, or the name of a moment within one (`before_post`). Never in a release.
+//! `recorded-<stage>`, or the name of a moment within one (`before_post`). `ZITI_ENROLLER_EVENTS` names a file that gets a
+//! line `<pid> event <event>` for each; others may write to it as well. Never in a release.
+
+use std::fs::{File, OpenOptions};
+use std::io::Write;
 
 use rustix::process::{Signal, getpid, kill_process};
 use ziti_enroller::flow::{Event, Interrupted, Watch};
@@ -11,14 +16,17 @@ use ziti_enroller::flow::{Event, Interrupted, Watch};
 pub struct Crash<W> {
     inner: W,
     at: Option<(String, String)>,
+    events: Option<File>,
 }
 
 impl<W: Watch> Crash<W> {
-    /// Reads the variable.
+    /// Reads the variables.
     pub fn around(inner: W) -> Self {
         let at = std::env::var("ZITI_ENROLLER_CRASH").ok();
         let at = at.and_then(|text| text.rsplit_once(':').map(|(event, how)| (event.to_owned(), how.to_owned())));
-        Self { inner, at }
+        let events = std::env::var_os("ZITI_ENROLLER_EVENTS");
+        let events = events.and_then(|path| OpenOptions::new().append(true).create(true).open(path).ok());
+        Self { inner, at, events }
     }
 }
 
@@ -32,6 +40,10 @@ impl<W: Watch> Watch for Crash<W> {
             Event::Within(moment) => (*moment).to_owned(),
             Event::Waiting { .. } | Event::Note(_) => return Ok(()),
         };
+        if let Some(mut events) = self.events.as_ref() {
+            // One write, so that lines of processes do not mix. A test misses a line that is not there.
+            drop(events.write(format!("{} event {name}\n", std::process::id()).as_bytes()));
+        }
         let Some((_, how)) = self.at.as_ref().filter(|(at, _)| *at == name) else { return Ok(()) };
         match how.as_str() {
             "kill" => drop(kill_process(getpid(), Signal::KILL)),

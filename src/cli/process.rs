@@ -45,19 +45,20 @@ impl Inherited {
     }
 }
 
-/// Starts anew without secrets in the environment where there are any; then forbids core dumps, and panics that show data.
+/// Forbids core dumps, and panics that show data; starts anew without secrets in the environment where there are any.
 pub fn leave_nothing_behind() -> Inherited {
     if let Some(code) = std::env::var(END_WITH).ok().and_then(|code| code.parse::<u8>().ok()) {
         std::process::exit(code.into());
     }
+    // Before any secret is read. exec resets the second of them, so each start does both; where they are refused there is
+    // nothing more to do.
+    let _refused = rustix::process::setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) });
+    let _refused = rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable);
     let silence = wanted_silence();
     if [PIN, TOKEN].iter().any(|name| std::env::var_os(name).is_some()) || !silence.is_empty() {
         start_anew(&silence);
     }
     let inherited = handed_on();
-    // exec resets them, so they come after it. Where they are refused there is nothing more to do.
-    let _refused = rustix::process::setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) });
-    let _refused = rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable);
     std::panic::set_hook(Box::new(|panic| {
         let place = panic.location().map(|l| format!("{}:{}", l.file(), l.line())).unwrap_or_default();
         // The payload may hold anything.
@@ -81,7 +82,7 @@ fn wanted_silence() -> Vec<(&'static str, &'static str)> {
     let asked: Vec<_> = asked.iter().map(|a| a.to_string_lossy()).collect();
     let providers = Providers::compiled_in();
     let may_use = |p: &dyn KeyProvider| {
-        asked.iter().any(|a| *a == p.name() || a.contains(&format!("{}:", p.scheme())) || a.ends_with(".json"))
+        asked.iter().any(|a| *a == p.name() || a.contains(&format!("{}:", p.scheme())) || a.ends_with(".json") || *a == "--all")
     };
     let wanted = providers.iter().filter(|p| may_use(*p)).flat_map(|p| p.silence().iter().copied());
     wanted.filter(|(name, _)| std::env::var_os(name).is_none()).collect()

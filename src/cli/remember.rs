@@ -71,7 +71,7 @@ impl Remember {
     }
 
     fn note(&self, place: &str) -> Option<Note> {
-        let content = self.open(false)?.read(&file_of(place), LARGEST).ok().flatten()?;
+        let content = self.open(false)?.read(file_of(place), LARGEST).ok().flatten()?;
         serde_json::from_slice(&content).ok()
     }
 }
@@ -92,7 +92,7 @@ impl PinMemory for Remember {
 
     fn remember(&self, place: &str, origin: &PinOrigin) {
         let content = serde_json::to_vec(&Note::of(origin)).unwrap_or_default();
-        let kept = self.open(true).map(|folder| folder.fill(&file_of(place), &content));
+        let kept = self.open(true).map(|folder| folder.fill(file_of(place), &content));
         if !matches!(kept, Some(Ok(()))) {
             log::warn!("that this PIN was refused cannot be remembered: a restart would try it again");
         }

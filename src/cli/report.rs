@@ -7,14 +7,20 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use serde_json::{Map, Value, json};
+use ziti_enroller::controller::Signer;
 use ziti_enroller::error::{Error, Spent};
+use ziti_enroller::flow::IdentitySummary;
 use ziti_enroller::flow::doctor::Check;
+use ziti_enroller::flow::enroll::Enrolled;
+use ziti_enroller::flow::enroll::EnrolledKey;
 use ziti_enroller::flow::inspect::{Certificate, Inspected};
+use ziti_enroller::flow::renew::Outcome;
 use ziti_enroller::flow::status::{PathStatus, State};
-use ziti_enroller::key::{KeyListing, PinState, Place, PlaceListing, Readers};
+use ziti_enroller::key::{KeyListing, Place, PlaceListing, Readers};
 use ziti_enroller::text::shell_word;
 
 use super::Done;
+use super::renew::{Each, EachResult, One};
 
 /// How results and errors are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -34,6 +40,15 @@ pub fn success(done: &Done, format: Format, stdout: Option<File>) -> ExitCode {
             if let Ok(Value::Object(fields)) = serde_json::to_value(done) {
                 object.extend(fields);
             }
+            if let (Done::RenewAll(all), Some(Value::Array(identities))) = (done, object.get_mut("identities")) {
+                for (each, json) in all.identities.iter().zip(identities) {
+                    if let (EachResult::Done(one), Some(fields)) = (&each.result, json.as_object_mut())
+                        && let Outcome::Renewed(renewed) = &one.outcome
+                    {
+                        fields.insert("readers".into(), json!(able(&renewed.readers)));
+                    }
+                }
+            }
             if let Some(readers) = readers(done) {
                 object.insert("readers".into(), json!(able(readers)));
                 object.insert("reader_environment".into(), json!(environment(readers)));
@@ -48,12 +63,25 @@ pub fn success(done: &Done, format: Format, stdout: Option<File>) -> ExitCode {
     }
 }
 
-/// Writes an error and returns its exit code.
-pub fn failure(error: &Error, format: Format, stdout: Option<File>) -> ExitCode {
-    if let (Error::Unkept { certificates, .. }, Format::Text) = (error, format) {
-        // Public, and nowhere else by now.
-        write(certificates, stdout.as_ref().and_then(|f| f.try_clone().ok()));
-    }
+/// An error, as JSON has it.
+#[derive(Debug, serde::Serialize)]
+pub struct Mistake {
+    /// The stable name.
+    pub code: String,
+    /// The exit code.
+    pub exit: u8,
+    /// What failed.
+    pub message: String,
+    /// Why, from the outermost to the innermost.
+    pub causes: Vec<String>,
+    /// What to do.
+    pub hint: Option<String>,
+    /// Whether the token is spent.
+    pub token_spent: Spent,
+}
+
+/// `error`, as JSON has it.
+pub fn mistake(error: &Error) -> Mistake {
     let mut causes = Vec::new();
     let mut source = error.source();
     while let Some(cause) = source {
@@ -64,28 +92,43 @@ pub fn failure(error: &Error, format: Format, stdout: Option<File>) -> ExitCode 
         }
         source = cause.source();
     }
+    Mistake {
+        code: error.code(),
+        exit: error.exit_code(),
+        message: error.to_string(),
+        causes,
+        hint: error.hint().map(|hint| hint.to_string()),
+        token_spent: error.spent(),
+    }
+}
+
+/// Writes an error and returns its exit code.
+pub fn failure(error: &Error, format: Format, stdout: Option<File>) -> ExitCode {
+    let issued = match error {
+        Error::Unkept { certificates, .. } => Some(certificates),
+        _other => None,
+    };
+    // Public, and nowhere else by now.
+    let mut printed = stdout.is_some();
+    if let (Some(certificates), Format::Text) = (issued, format) {
+        printed &= write(certificates, stdout.as_ref().and_then(|f| f.try_clone().ok())) == ExitCode::SUCCESS;
+    }
+    let Mistake { causes, .. } = mistake(error);
     let hint = error.hint();
     match format {
         Format::Json => {
-            let hint = hint.map(|hint| hint.to_string());
-            let mut object = json!({
-                "ok": false,
-                "error": {
-                    "code": error.code(), "exit": error.exit_code(), "message": error.to_string(), "causes": causes,
-                    "hint": hint, "token_spent": error.spent(),
-                },
-            });
-            if let Error::Unkept { certificates, .. } = error {
+            let mut object = json!({ "ok": false, "error": mistake(error) });
+            if let Some(certificates) = issued {
                 object["certificates"] = json!(certificates);
             }
-            write(&format!("{object}\n"), stdout);
+            printed &= write(&format!("{object}\n"), stdout) == ExitCode::SUCCESS;
         }
         Format::Text => {
             let mut text = format!("error: {error}\n");
             for cause in &causes {
                 text.push_str(&format!("  cause: {cause}\n"));
             }
-            if error.spent() == Spent::Unknown {
+            if error.spent() == Spent::Unknown && !matches!(error, Error::RenewalUnknown { .. }) {
                 text.push_str("  the token may be spent\n");
             }
             if let Some(hint) = hint {
@@ -97,21 +140,29 @@ pub fn failure(error: &Error, format: Format, stdout: Option<File>) -> ExitCode 
             drop(std::io::stderr().write_all(text.as_bytes()));
         }
     }
+    if let Some(certificates) = issued.filter(|_| !printed) {
+        // Standard output was closed, or leads to the same disk.
+        drop(std::io::stderr().write_all(certificates.as_bytes()));
+    }
     ExitCode::from(error.exit_code())
 }
 
 fn readers(done: &Done) -> Option<&Readers> {
     match done {
         Done::Enroll(e) | Done::Resume(e) => Some(&e.readers),
-        Done::Inspect(Inspected::Identity { readers, .. }) => Some(readers),
+        Done::Inspect(Inspected::Identity { readers, .. } | Inspected::Network { readers, .. }) => Some(readers),
+        Done::Renew(One { outcome: Outcome::Renewed(renewed), .. }) => Some(&renewed.readers),
+        Done::Renew(_) | Done::RenewAll(_) => None,
         Done::Verify(_)
         | Done::Inspect(_)
         | Done::Doctor(_)
         | Done::Status(_)
         | Done::ListTokens(_)
         | Done::ListKeys(_)
+        | Done::ListSigners(_)
         | Done::CreateKey(_)
         | Done::DeleteKey(_)
+        | Done::Csr(_)
         | Done::Version { .. } => None,
     }
 }
@@ -171,43 +222,44 @@ fn words(done: &Done) -> String {
     match done {
         Done::Version { version } => format!("ziti-enroller {version}\n"),
         Done::Status(status) => status.paths.iter().map(path_status).collect(),
-        Done::Enroll(e) | Done::Resume(e) => {
-            let made = if e.key.created { "new" } else { "existing" };
-            let place = match &e.token {
-                Some(place) => format!("in token `{}` ({})", place.label, place.model),
-                None if e.key.reference == "file:" => "in the identity file".to_owned(),
-                None => format!("in {}", e.key.reference),
-            };
-            format!(
-                "enrolled {} at {}: {} ({made} {} key {place}, certificate until {})\n{}",
-                e.identity.id,
-                e.identity.controller,
-                e.identity.file,
-                e.key.algorithm,
-                e.certificate.not_after,
-                reader_lines(&e.readers)
-            )
-        }
+        Done::Enroll(e) | Done::Resume(e) => enrolled(e),
+        Done::Renew(one) => renewal(one),
+        Done::RenewAll(all) => all.identities.iter().map(each_renewal).collect(),
         Done::Doctor(diagnosis) => diagnosis.checks.iter().map(check).collect(),
         Done::ListTokens(list) => list.tokens.iter().map(token).collect(),
         Done::ListKeys(list) => list.keys.iter().map(key).collect(),
+        Done::ListSigners(list) if list.signers.is_empty() => {
+            format!("{} takes tokens of no identity provider\n", list.controller)
+        }
+        Done::ListSigners(list) => list.signers.iter().map(signer).collect(),
         Done::CreateKey(made) => format!("{}\n", made.reference),
+        Done::Csr(request) => match &request.file {
+            None => request.csr.as_pem().to_owned(),
+            Some(file) => {
+                let made = if request.created { "new" } else { "existing" };
+                format!("{file}: a request by the {made} {} key {}\n", request.key.algorithm, request.key.reference)
+            }
+        },
         Done::DeleteKey(gone) => format!("destroyed {}\n", gone.reference),
         Done::Verify(v) => format!(
-            "{} is `{}` ({}) at {} {}: logged in with its {} key, certificate until {}\n",
+            "{} is `{}` ({}) at {} {}: logged in with its {} key, certificate until {} ({})\n",
             v.identity.file,
             v.name,
-            v.identity.id,
+            who(&v.identity),
             v.identity.controller,
             v.controller_version,
             v.key.algorithm,
-            v.certificate.not_after
+            v.certificate.not_after,
+            left(v.days_left)
         ),
         Done::Inspect(Inspected::Token { controller, subject, method, algorithm, signer_sha1, expires, expired }) => {
             let signer = signer_sha1.as_ref().map(|s| format!(" by the certificate {s}")).unwrap_or_default();
+            let whom = if *method == "ca" { "CA" } else { "identity" };
             let until = expires.as_ref().map(|e| format!("{} {e}", if *expired { "expired" } else { "valid until" }));
+            // That of the network names nobody.
+            let whose = if *subject == format!("{controller}/") { String::new() } else { format!("  {whom}: {subject}\n") };
             format!(
-                "enrollment token, not verified\n  controller: {controller}\n  identity: {subject}\n  method: {method}\n  \
+                "enrollment token, not verified\n  controller: {controller}\n{whose}  method: {method}\n  \
                  signed: {algorithm}{signer}\n  {}\n",
                 until.unwrap_or_else(|| "without an end".into())
             )
@@ -220,14 +272,107 @@ fn words(done: &Done) -> String {
                 reader_lines(readers)
             )
         }
+        Done::Inspect(Inspected::Network { apis, anchors, readers }) => format!(
+            "network, without an identity\n  controller: {}\n  CA certificates: {anchors}\n{}",
+            apis.join(", "),
+            reader_lines(readers)
+        ),
         Done::Inspect(Inspected::Certificates { certificates }) => certificates.iter().map(certificate).collect(),
+    }
+}
+
+fn enrolled(e: &Enrolled) -> String {
+    if e.identity.id.is_none() && e.key.is_none() {
+        let (file, controller) = (&e.identity.file, &e.identity.controller);
+        return format!("{file}: where {controller} is and whom to trust there, and no identity\n{}", reader_lines(&e.readers));
+    }
+    let key = e.key.as_ref().map(|key| {
+        let made = if key.created { "new" } else { "existing" };
+        format!("{made} {}", key_words(key, e.token.as_ref()))
+    });
+    let until = e.certificate.as_ref().map(|c| format!("certificate until {}", c.not_after));
+    let username = e.username.as_ref().map(|name| format!("logs in as `{name}` with the password"));
+    let facts: Vec<String> = key.into_iter().chain(until).chain(username).collect();
+    let facts = if facts.is_empty() { String::new() } else { format!(" ({})", facts.join(", ")) };
+    let who = e.identity.id.as_ref().map(|id| format!(" {id}")).unwrap_or_default();
+    format!("enrolled{who} at {}: {}{facts}\n{}", e.identity.controller, e.identity.file, reader_lines(&e.readers))
+}
+
+/// The id of one who has logged in.
+fn who(identity: &IdentitySummary) -> &str {
+    identity.id.as_deref().unwrap_or_default()
+}
+
+/// Type and place of a key.
+fn key_words(key: &EnrolledKey, token: Option<&Place>) -> String {
+    let place = match token {
+        Some(place) => format!("in token `{}` ({})", place.label, place.model),
+        None if key.reference == "file:" => "in the identity file".to_owned(),
+        None => format!("in {}", key.reference),
+    };
+    format!("{} key {place}", key.algorithm)
+}
+
+/// How long a certificate lives yet.
+fn left(days: i64) -> String {
+    match days {
+        1 => "1 day left".into(),
+        0.. => format!("{days} days left"),
+        _ => "it has ended".into(),
+    }
+}
+
+fn renewal(one: &One) -> String {
+    match &one.outcome {
+        Outcome::NotDue(n) => format!(
+            "{} ({}) at {}: nothing is due before {}, certificate until {} ({}); --force renews now\n",
+            n.identity.file,
+            who(&n.identity),
+            n.identity.controller,
+            n.due,
+            n.certificate.not_after,
+            left(n.days_left)
+        ),
+        Outcome::Renewed(r) => {
+            let made = if r.key.created { "new " } else { "" };
+            let old = r.old_key.as_ref().map(|old| match old.deleted {
+                true => format!("old key {}: deleted\n", old.reference),
+                false => format!("old key {}: kept\n", old.reference),
+            });
+            format!(
+                "renewed {} at {}: {} ({made}{}, certificate until {})\n{}{}",
+                who(&r.identity),
+                r.identity.controller,
+                r.identity.file,
+                key_words(&r.key, r.token.as_ref()),
+                r.certificate.not_after,
+                old.unwrap_or_default(),
+                reader_lines(&r.readers)
+            )
+        }
+    }
+}
+
+fn each_renewal(each: &Each) -> String {
+    match &each.result {
+        EachResult::Done(one) => renewal(one),
+        EachResult::Failed { error } => {
+            let why = std::iter::once(&error.message).chain(&error.causes).cloned().collect::<Vec<_>>().join(": ");
+            let hint = error.hint.as_ref().map(|h| format!("       hint: {h}\n")).unwrap_or_default();
+            format!("FAILED {}: {why} ({}, exit {})\n{hint}", each.file, error.code, error.exit)
+        }
     }
 }
 
 fn path_status(path: &PathStatus) -> String {
     let state = match &path.state {
         State::Nothing => "nothing is there".to_owned(),
-        State::Enrolled(certificate) => format!("enrolled, certificate until {}", certificate.not_after),
+        State::Enrolled(enrolled) => {
+            let due = if enrolled.due { ": due for renewal" } else { "" };
+            format!("enrolled, certificate until {} ({}){due}", enrolled.certificate.not_after, left(enrolled.days_left))
+        }
+        State::Network => "a network without an identity".to_owned(),
+        State::Renewing { stage } => format!("a renewal stopped at stage `{stage}`"),
         State::Unfinished { stage, subject, token_spent } => {
             let spent = match token_spent {
                 Spent::No => "the token is not spent",
@@ -254,23 +399,30 @@ fn check(check: &Check) -> String {
 }
 
 fn token(t: &PlaceListing) -> String {
-    let pin = match t.pin {
-        PinState::Ok => "PIN ok",
-        PinState::CountLow => "a wrong PIN was tried",
-        PinState::FinalTry => "one more wrong PIN locks it",
-        PinState::Locked => "PIN locked",
-        PinState::Keypad => "PIN at its keypad",
-        PinState::None => "no PIN",
-    };
-    let obstacle = t.obstacle.as_ref().map(|o| format!("  not usable: {o}\n")).unwrap_or_default();
-    let Place { label, serial, model, .. } = &t.place;
-    format!("{}\n  {label:?}, serial {serial}, {model}, {}, {pin}\n{obstacle}", t.reference, t.manufacturer)
+    format!("{}\n  {t}\n{}", t.reference, not_usable(&t.obstacle))
 }
 
 fn key(k: &KeyListing) -> String {
     let kind = k.algorithm.as_deref().unwrap_or("unknown type");
-    let obstacle = k.obstacle.as_ref().map(|o| format!("  not usable: {o}\n")).unwrap_or_default();
-    format!("{}\n  {kind}\n{obstacle}", k.reference)
+    let label = if k.label.as_str().is_empty() { String::new() } else { format!("{:?}, ", k.label) };
+    format!("{}\n  {label}{kind}\n{}", k.reference, not_usable(&k.obstacle))
+}
+
+fn not_usable(obstacle: &Option<String>) -> String {
+    obstacle.as_ref().map(|why| format!("  not usable: {why}\n")).unwrap_or_default()
+}
+
+fn signer(s: &Signer) -> String {
+    let ways: Vec<&str> = [(s.enroll_to_cert, "a certificate"), (s.enroll_to_token, "logins with its tokens")]
+        .into_iter()
+        .filter_map(|(can, what)| can.then_some(what))
+        .collect();
+    let ways = if ways.is_empty() { "nothing".to_owned() } else { ways.join(" or ") };
+    let more = [("audience", &s.audience), ("client id", &s.client_id), ("asked for a token at", &s.external_auth_url)];
+    let more: String = more.iter().filter_map(|(name, value)| Some(format!("  {name}: {}\n", value.as_ref()?))).collect();
+    let scopes: Vec<&str> = s.scopes.iter().map(|scope| scope.as_str()).collect();
+    let scopes = if scopes.is_empty() { String::new() } else { format!("  scopes: {}\n", scopes.join(" ")) };
+    format!("{} `{}`\n  its tokens enroll to: {ways}\n{more}{scopes}", s.id, s.name)
 }
 
 fn certificate(c: &Certificate) -> String {

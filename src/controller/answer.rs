@@ -45,6 +45,9 @@ pub enum ControllerError {
     /// It said no.
     #[error(transparent)]
     Refused(#[from] Refusal),
+    /// It accepted the login, and has another certificate in its books for the identity.
+    #[error("it knows another certificate for this identity than the one that has logged in")]
+    OtherCertificate,
     /// Its answer is not of the form that the API promises.
     #[error("its answer cannot be read: {0}")]
     Form(&'static str),
@@ -92,11 +95,16 @@ impl Refusal {
         let excerpt = &answer.body[..answer.body.len().min(512)];
         Self {
             status: answer.status,
-            code: text(error.get("code")).unwrap_or_else(|| Printable::new(NO_CODE)),
+            code: text(error.get("code")).unwrap_or_else(|| Printable::new(code_of_none(answer.status))),
             message: text(error.get("message")).unwrap_or_else(|| Printable::from_bytes(excerpt)),
             cause: cause.or_else(|| text(error.get("causeMessage"))),
         }
     }
+}
+
+/// A path without a handler is answered by the controller's library, with a bare string: 1.6 does so for tokens of providers.
+fn code_of_none(status: u16) -> &'static str {
+    if status == 501 { "NOT_IMPLEMENTED" } else { NO_CODE }
 }
 
 /// What an answer to the enrollment request says about the token.
@@ -144,13 +152,20 @@ impl Outcome {
             // Usually a full queue; in a cluster also a forward to the leader that nobody waited for.
             (429, _) => Self::Unknown(failure(refusal.to_string(), wait)),
             // 6xx: the controller copies the codes of its validation library.
-            (400..500 | 600..700, _) => Self::Refused(refusal),
+            // 501: there is nobody who could have done anything.
+            (400..=499 | 501 | 600..=699, _) => Self::Refused(refusal),
             _ => Self::Unknown(failure(refusal.to_string(), wait)),
         }
     }
 }
 
 impl Outcome {
+    /// Whether a refusal is about the token of an identity provider: out of date, or of a provider that is not taken. It
+    /// says nothing about requests before.
+    pub fn is_about_idp_token(refusal: &Refusal) -> bool {
+        refusal.code.as_str() == "INVALID_ENROLLMENT_TOKEN"
+    }
+
     /// Whether a refusal says that the token is not there, or not there any more.
     pub fn is_gone(refusal: &Refusal) -> bool {
         let gone = [
@@ -161,9 +176,19 @@ impl Outcome {
         ];
         gone.contains(&refusal.code.as_str())
     }
+
+    /// Whether a refusal says that an identity has this very certificate already.
+    pub fn is_in_use(refusal: &Refusal) -> bool {
+        refusal.code.as_str() == "CERT_IN_USE"
+    }
 }
 
 impl Answer {
+    /// In place of an answer that was lost, where a login has shown that the enrollment was done.
+    pub fn settled() -> Self {
+        Self { status: 200, content_type: None, retry_after: None, session: None, body: br#"{"data":{},"meta":{}}"#.to_vec() }
+    }
+
     /// `data` of a successful envelope.
     pub(super) fn data<T: DeserializeOwned>(&self) -> Result<T, ControllerError> {
         #[derive(Deserialize)]
@@ -193,12 +218,22 @@ impl Answer {
         #[derive(Deserialize)]
         struct Data {
             cert: Option<String>,
-            controllers: Option<Vec<Value>>,
         }
         let envelope: Envelope = serde_json::from_slice(&self.body).map_err(|_| "it is neither JSON nor PEM")?;
         let cert = envelope.data.cert.filter(|c| !c.is_empty()).ok_or("it holds no certificate")?;
-        let apis = envelope.data.controllers.iter().flatten().flat_map(client_apis).collect();
-        Ok(Issued { cert: cert.into_bytes(), apis })
+        Ok(Issued { cert: cert.into_bytes(), apis: self.apis() })
+    }
+
+    /// The name that an identity logs in with, where the answer to an enrollment with a password says so (from 1.5.1).
+    pub fn username(&self) -> Option<Printable> {
+        let json: Value = serde_json::from_slice(&self.body).unwrap_or_default();
+        json.pointer("/data/username").and_then(Value::as_str).map(Printable::new)
+    }
+
+    /// The client APIs of all controllers of the network, where the answer to an enrollment says so (from 2.1).
+    pub fn apis(&self) -> Vec<String> {
+        let json: Value = serde_json::from_slice(&self.body).unwrap_or_default();
+        json.pointer("/data/controllers").and_then(Value::as_array).into_iter().flatten().flat_map(client_apis).collect()
     }
 }
 
@@ -251,6 +286,7 @@ mod tests {
         assert!(matches!(refused(503, "CLUSTER_NO_LEADER"), Outcome::Retry(_)));
         assert!(matches!(Outcome::of(&answer(500, "")), Outcome::Unknown(_)));
         assert!(matches!(Outcome::of(&answer(206, "")), Outcome::Unknown(_)));
+        assert!(matches!(Outcome::of(&answer(501, "\"not yet implemented\"")), Outcome::Refused(_)));
     }
 
     #[test]
@@ -273,6 +309,7 @@ mod tests {
             read(400, r#"{"error":{"code":"A","message":"b","cause":{"field":"f","reason":"r"}}}"#),
             "A (status 400): b: r"
         );
+        assert_eq!(read(501, "\"not yet implemented\"\n"), "NOT_IMPLEMENTED (status 501): \"not yet implemented\"\\u{a}");
         assert_eq!(read(500, ""), "status 500 without an error code");
         assert_eq!(read(502, "<html>\u{1b}"), "status 502 without an error code: <html>\\u{1b}");
     }

@@ -3,16 +3,19 @@
 //! Each check says what was tried, what was found, and what to do. One that stands on another that failed is left out, and
 //! so no PIN is tried while the controller is not trusted.
 
+use std::sync::Arc;
+
 use serde::Serialize;
 
-use super::World;
-use super::enroll::stage::KeyWish;
-use super::enroll::{self, Request};
+use super::enroll::stage::{CertificateWish, KeyWish};
+use super::enroll::{self, Request, handshake};
+use super::{Event, World};
 use crate::certificate::rfc3339;
 use crate::error::{Error, Spent};
-use crate::jwt::{TokenError, UnverifiedToken};
-use crate::key::{KeyError, KeyOwner, NewKey, Rehearsal};
-use crate::trust;
+use crate::jwt::{Brings, TokenError, UnverifiedToken};
+use crate::key::{Key, KeyAlgorithm, KeyError, KeyOwner, KeyPlan, KeyProvider, KeyUri, NewKey, Rehearsal};
+use crate::tls::ClientAuth;
+use crate::trust::Trust;
 
 /// What was found.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -76,10 +79,21 @@ pub fn doctor(request: &Request, world: &World<'_>) -> Diagnosis {
         "token",
         enroll::check_expiry(token, world).map(|()| {
             let until = token.expires().map(rfc3339).unwrap_or_default();
-            format!("for identity {} of {}, until {until}", token.subject(), token.issuer())
+            match token.identity() {
+                Some(identity) => format!("for identity {identity} of {}, until {until}", token.issuer()),
+                None if token.method().brings() == Brings::IdpToken => {
+                    let until = if until.is_empty() { until } else { format!(", until {until}") };
+                    format!("of an identity provider, for {}{until}", token.issuer())
+                }
+                None => format!("method {}, for everybody at {}", token.method().name(), token.issuer()),
+            }
         }),
     );
     diagnosis.add("output", enroll::try_output(request));
+    if !token.method().brings().a_key() {
+        try_controller(&mut diagnosis, request, token, None, world);
+        return diagnosis;
+    }
     let uri = request.key.uri();
     let key_error = |source| Error::Key { uri: Box::new(uri.clone()), source, spent: Spent::No };
     let provider = match world.providers.of(uri) {
@@ -89,40 +103,111 @@ pub fn doctor(request: &Request, world: &World<'_>) -> Diagnosis {
             return diagnosis;
         }
     };
-    let device = diagnosis.add("device", provider.prepare(uri).map(|()| found_by(provider.name())).map_err(key_error));
-    let met = trust::establish(token, None, &world.reach, world.now());
-    let met = met.map(|t| format!("{} is the token's issuer; it has {} CA certificates", token.issuer(), t.anchors.count()));
-    let controller = diagnosis.add("controller", met.map_err(|e| Error::trust(token.issuer().to_string(), e)));
-    if device && controller {
+    let device = diagnosis.add("device", provider.prepare(uri).map(|()| found_by(provider, uri)).map_err(key_error));
+    let mut shown = None;
+    let fits = match token.method().brings() {
+        Brings::Certificate => {
+            device
+                && diagnosis.add(
+                    "certificate",
+                    try_certificate(request, token, world).map(|client| {
+                        let found = format!("it is for {} key {}", client.key().public_key().algorithm(), client.key().uri());
+                        shown = Some(client);
+                        found
+                    }),
+                )
+        }
+        Brings::Csr | Brings::IdpToken | Brings::Password | Brings::Nothing => true,
+    };
+    if !fits {
+        return diagnosis;
+    }
+    let controller = try_controller(&mut diagnosis, request, token, shown.as_ref(), world);
+    if controller {
+        // A watcher that wants to end the run has nothing to end here.
+        drop(world.watch.event(&Event::Within("connected")));
+    }
+    if device && controller && shown.is_none() {
         diagnosis.add("key", try_key(request, token, world).map_err(key_error));
     }
     diagnosis
 }
 
-fn found_by(provider: &str) -> String {
-    format!("provider {provider} is ready")
+fn try_controller(
+    diagnosis: &mut Diagnosis,
+    request: &Request,
+    token: &Arc<UnverifiedToken>,
+    client: Option<&ClientAuth>,
+    world: &World<'_>,
+) -> bool {
+    let met = handshake::meet(token, request.given.as_ref(), client, world);
+    let how = |trust: &Trust| if token.is_signed() { how(trust) } else { "what the given CA certificates say" };
+    let met = met.map(|t| format!("{} is {}; it has {} CA certificates", token.issuer(), how(&t), t.anchors.count()));
+    diagnosis.add("controller", met)
+}
+
+fn how(trust: &Trust) -> &'static str {
+    if trust.doubt.is_some() { "what the given CA certificates say" } else { "the token's issuer" }
+}
+
+/// One login; the key of the certificate is opened, and both are found to fit. What lies there is neither made nor changed.
+fn try_certificate(request: &Request, token: &UnverifiedToken, world: &World<'_>) -> Result<ClientAuth, Error> {
+    let uri = request.key.uri();
+    let key_error = |source| Error::Key { uri: Box::new(uri.clone()), source, spent: Spent::No };
+    match look_for(request, token, world).map_err(key_error)? {
+        Planned::There(key) => {
+            let wish = request.certificate.as_ref().unwrap_or(&CertificateWish::Beside);
+            Ok(ClientAuth::new(handshake::certificate(wish, &key, world)?, key))
+        }
+        Planned::ToBeMade { plan, .. } => Err(key_error(handshake::no_key(&plan.uri))),
+    }
+}
+
+/// The device by its name, where there is one and it is the only one that will do.
+fn found_by(provider: &dyn KeyProvider, uri: &KeyUri) -> String {
+    let ready = format!("provider {} is ready", provider.name());
+    // A provider without a device has no list, which is no failure here.
+    let places = provider.places(uri).unwrap_or_default();
+    let mut usable = places.iter().filter(|place| place.obstacle.is_none());
+    match (usable.next(), usable.next()) {
+        (Some(one), None) => format!("{ready}: {one}"),
+        _ => ready,
+    }
 }
 
 /// One login; the key is opened, or a name for it is found and a key that leaves nothing behind is made in its place.
 fn try_key(request: &Request, token: &UnverifiedToken, world: &World<'_>) -> Result<String, KeyError> {
-    let access = &world.access;
-    let provider = world.providers.of(request.key.uri())?;
-    let describe = |key: &dyn crate::key::Key| format!("{} key {} signs", key.public_key().algorithm(), key.uri());
-    let (within, algorithm, reuse) = match &request.key {
-        KeyWish::Existing(uri) => return provider.open(uri, access).map(|key| describe(&*key)),
-        KeyWish::New { within, algorithm, reuse } => (within, *algorithm, *reuse),
+    let (plan, within, algorithm) = match look_for(request, token, world)? {
+        Planned::There(key) => return Ok(format!("{} key {} signs", key.public_key().algorithm(), key.uri())),
+        Planned::ToBeMade { plan, within, algorithm } => (plan, within, algorithm),
     };
-    let origin = token.issuer().to_string();
-    let (folder, out) = enroll::folder_of(request).map_err(KeyError::File)?;
-    let owner = Some(KeyOwner { origin: &origin, subject: token.subject() });
-    let plan = provider.plan(&NewKey { within, owner, algorithm, reuse, work: &folder, identity: &out }, access)?;
-    if plan.there_already {
-        return provider.open(&plan.uri, access).map(|key| describe(&*key));
-    }
-    match provider.rehearse(within, algorithm, access)? {
+    match world.providers.of(within)?.rehearse(within, algorithm, &world.access)? {
         Rehearsal::Done => {
             Ok(format!("a {algorithm} key can be made as {}; one that leaves nothing behind has signed", plan.uri))
         }
         Rehearsal::NotHere(why) => Ok(format!("a {algorithm} key can be made as {}; not rehearsed: {why}", plan.uri)),
     }
+}
+
+enum Planned<'a> {
+    There(Arc<dyn Key>),
+    ToBeMade { plan: KeyPlan, within: &'a KeyUri, algorithm: KeyAlgorithm },
+}
+
+fn look_for<'a>(request: &'a Request, token: &UnverifiedToken, world: &World<'_>) -> Result<Planned<'a>, KeyError> {
+    let access = &world.access;
+    let provider = world.providers.of(request.key.uri())?;
+    let (within, algorithm, reuse) = match &request.key {
+        KeyWish::Existing(uri) => return provider.open(uri, access).map(Planned::There),
+        KeyWish::New { within, algorithm, reuse } => (within, *algorithm, *reuse),
+    };
+    let origin = token.issuer().to_string();
+    let (folder, out) = enroll::folder_of(request).map_err(KeyError::File)?;
+    let owner = token.identity().map(|subject| KeyOwner { origin: &origin, subject });
+    let plan =
+        provider.plan(&NewKey { within, owner, algorithm, reuse, work: &folder, identity: &out, beside: &folder }, access)?;
+    if plan.there_already {
+        return provider.open(&plan.uri, access).map(Planned::There);
+    }
+    Ok(Planned::ToBeMade { plan, within, algorithm })
 }

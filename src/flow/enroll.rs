@@ -5,23 +5,28 @@
 
 pub mod stage;
 
-mod arrival;
+pub(super) mod arrival;
+pub(super) mod handshake;
 mod live;
 mod work;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use secrecy::SecretString;
 use serde::Serialize;
 
 use self::live::Live;
-use self::stage::{Intent, KeyWish, Record, Stage};
+use self::stage::{CertificateWish, Intent, KeyWish, Record, Stage};
 use self::work::WorkFolder;
 use super::{CertificateSummary, Event, IdentitySummary, Next, Pauses, Stages, World, pause, walk};
+use crate::certificate::Anchors;
 use crate::error::{Error, Spent};
 use crate::files::{self, FileError, FileErrorKind, Folder};
-use crate::jwt::{TokenError, UnverifiedToken};
+use crate::jwt::{Brings, Method, TokenError, UnverifiedToken};
 use crate::key::{Place, Readers};
+use crate::origin::Origin;
+use crate::text::{Hint, Printable};
 
 /// An enrollment that is wanted.
 #[derive(Clone, Debug)]
@@ -34,16 +39,48 @@ pub struct Request {
     pub out: PathBuf,
     /// The key.
     pub key: KeyWish,
+    /// The certificate to show in the handshake, for a method that brings one; `None`: the one beside the key.
+    pub certificate: Option<CertificateWish>,
+    /// The name that a new identity is to have, for a method that makes one.
+    pub name: Option<String>,
+    /// The controller's id of the identity provider, where the provider's token does not say it.
+    pub issuer: Option<String>,
+    /// CA certificates that the controller is trusted by, instead of the token's signature.
+    pub given: Option<Anchors>,
+    /// What goes into the request and must not be written down: a password, the token of an identity provider.
+    pub secret: Option<SecretString>,
     /// Replaces an identity that is there, and sets an unfinished enrollment with another token aside.
     pub force: bool,
     /// Removes the token's file when the identity is in place.
     pub remove_token: bool,
-    /// The certificate that the controller has issued and whose answer was lost, PEM.
-    pub certificate: Option<Vec<u8>>,
+    /// The certificate that the controller has issued and whose answer was lost or cannot be used, PEM.
+    pub issued: Option<Vec<u8>>,
     /// Puts the PIN into the identity, for SDKs that look nowhere else.
     pub embed_pin: bool,
     /// Whom the identity file is given to: user and group, as numbers.
     pub owner: Option<(u32, Option<u32>)>,
+}
+
+impl Request {
+    /// An enrollment with `token` and nothing out of the ordinary.
+    pub fn new(token: Option<Arc<UnverifiedToken>>, out: PathBuf, key: KeyWish) -> Self {
+        Self {
+            token,
+            token_file: None,
+            out,
+            key,
+            certificate: None,
+            name: None,
+            issuer: None,
+            given: None,
+            secret: None,
+            force: false,
+            remove_token: false,
+            issued: None,
+            embed_pin: false,
+            owner: None,
+        }
+    }
 }
 
 /// What an enrollment gave.
@@ -51,12 +88,15 @@ pub struct Request {
 pub struct Enrolled {
     /// The identity.
     pub identity: IdentitySummary,
-    /// Its key.
-    pub key: EnrolledKey,
+    /// Its key; `null` for a method without one.
+    pub key: Option<EnrolledKey>,
     /// The token or device that the key is in; `null` for a file.
     pub token: Option<Place>,
-    /// Its certificate.
-    pub certificate: CertificateSummary,
+    /// Its certificate; `null` for a method without one.
+    pub certificate: Option<CertificateSummary>,
+    /// The name that it logs in with, where it does so with a password and the controller says it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub username: Option<Printable>,
     /// Who else can open it.
     pub readers: Readers,
 }
@@ -83,6 +123,10 @@ pub struct EnrolledKey {
 pub struct Standing {
     /// The name of the stage.
     pub stage: &'static str,
+    /// How it enrolls.
+    pub method: Option<Method>,
+    /// Where.
+    pub origin: Option<Origin>,
     /// The identity's id.
     pub subject: Option<String>,
     /// The file of its token.
@@ -100,10 +144,16 @@ pub struct Standing {
 pub fn standing(out: &Path) -> Result<Option<Standing>, Error> {
     let place = work::Output::at(out).map_err(|source| Error::Local { source, spent: Spent::Unknown })?;
     let Some(stage) = place.stage()? else { return Ok(None) };
+    if matches!(stage, Stage::Fresh) && place.path().exists() {
+        // Stopped while it tidied up: nothing is left to do, and the next enrollment removes the empty folder.
+        return Ok(None);
+    }
     let intent = stage.intent().cloned();
     Ok(Some(Standing {
         stage: stage.name(),
-        subject: intent.as_ref().map(|i| i.subject.clone()),
+        method: intent.as_ref().map(|i| i.method),
+        origin: intent.as_ref().map(|i| i.origin.clone()),
+        subject: intent.as_ref().and_then(|i| i.subject.clone()),
         token_file: intent.as_ref().and_then(|i| i.token_file.clone()),
         key: intent.map(|i| i.key),
         spent: spent(&stage),
@@ -116,6 +166,11 @@ pub fn standing(out: &Path) -> Result<Option<Standing>, Error> {
 /// [`Error`], which says whether the token is spent.
 pub fn enroll(request: Request, world: &World<'_>) -> Result<Enrolled, Error> {
     let (mut work, mut stage) = begin(&request, world)?;
+    if request.issued.is_some() && !stage.has_posted() {
+        work.remove_if_worthless(world.watch);
+        let message = "no request was sent yet, so no certificate can have been issued for it".to_owned();
+        return Err(Error::Usage { message, hint: Some(Hint::say("leave out --certificate to go on with the enrollment")) });
+    }
     within(world, "output_reserved", spent(&stage))?;
     let mut pauses = Pauses::of(&world.patience);
     let ended = loop {
@@ -153,7 +208,7 @@ fn go_on(stage: Stage, request: &Request, world: &World<'_>, work: &mut WorkFold
         Stage::Planned(s, plan) => live.make_key(s, plan),
         Stage::Keyed(s) => live.prepare(s),
         Stage::Ready(s) => live.announce(s),
-        Stage::Posting(s, _) if request.certificate.is_some() => live.take_back(s),
+        Stage::Posting(s, _) | Stage::Answered(s) if live.has_a_certificate() => live.take_back(s),
         Stage::Posting(s, n) => live.post(s, *n),
         Stage::Answered(s) => live.accept(s),
         Stage::Lost(s) => live.take_back(s),
@@ -199,11 +254,29 @@ fn begin(request: &Request, world: &World<'_>) -> Result<(WorkFolder, Stage), Er
         check_expiry(token_of(request)?, world)?;
     }
     let (mut work, stage) = WorkFolder::open(place.clone())?;
+    match claim(&place, &mut work, stage, request, world) {
+        Ok(stage) => Ok((work, stage)),
+        Err(error) => {
+            work.remove_if_worthless(world.watch);
+            Err(error)
+        }
+    }
+}
+
+/// Whether this enrollment may go on in the work folder, and from where.
+fn claim(
+    place: &work::Output,
+    work: &mut WorkFolder,
+    stage: Stage,
+    request: &Request,
+    world: &World<'_>,
+) -> Result<Stage, Error> {
+    let local = |source| Error::Local { source, spent: Spent::No };
     let known = stage.intent().cloned();
     // Without a token it is this enrollment that is meant, whichever token it began with.
     let other = request.token.as_ref().zip(known).filter(|(token, known)| known.token != token.digest());
     let stage = if let Some((token, known)) = other {
-        let same_identity = known.origin == *token.issuer() && known.subject == token.subject();
+        let same_identity = known.origin == *token.issuer() && known.is_for(token.identity());
         let ended = matches!(stage, Stage::Refused(..) | Stage::Lost(_));
         if stage.has_posted() && !(ended && same_identity) {
             if !request.force {
@@ -212,11 +285,13 @@ fn begin(request: &Request, world: &World<'_>) -> Result<(WorkFolder, Stage), Er
             let aside = work.set_aside().map_err(local)?;
             note(world, &format!("the unfinished enrollment is kept in {}", aside.display()));
             let (fresh, stage) = WorkFolder::open(place.clone())?;
-            work = fresh;
+            *work = fresh;
             stage
         } else {
-            // The same identity finds the same key again; another's unused key is ours to delete, once a login is due.
-            let discard = stage.own_key().filter(|_| !same_identity).cloned();
+            // The same identity finds the same key again; another's unused key is ours to delete, once a login is due. So is one
+            // that was to be deleted after a refusal and is still here: half of it may be left.
+            let doomed = !same_identity || matches!(stage, Stage::Refused(..));
+            let discard = stage.own_key().filter(|_| doomed).cloned();
             let record = Record::Intent(intent(request, token, discard));
             let failed = |source| Error::Journal { source, spent: Spent::No };
             work.journal.append(&record).map_err(failed)?;
@@ -228,14 +303,15 @@ fn begin(request: &Request, world: &World<'_>) -> Result<(WorkFolder, Stage), Er
         }
         stage
     };
-    if !matches!(stage, Stage::Answered(_) | Stage::Done(_)) {
-        place.refuse_existing(request.force).map_err(|source| Error::Local { source, spent: spent(&stage) })?;
-    }
+    check_secret(request, &stage)?;
+    // What an earlier run may have put there is looked at later.
+    let replace = request.force || matches!(stage, Stage::Answered(_) | Stage::Done(_));
+    place.refuse_existing(replace).map_err(|source| Error::Local { source, spent: spent(&stage) })?;
     if !stage.has_posted() {
         check_expiry(token_of(request)?, world)?;
     }
     work.reserve(request.owner).map_err(|source| Error::Local { source, spent: spent(&stage) })?;
-    Ok((work, stage))
+    Ok(stage)
 }
 
 fn token_of(request: &Request) -> Result<&Arc<UnverifiedToken>, Error> {
@@ -246,17 +322,43 @@ fn intent(request: &Request, token: &UnverifiedToken, discard: Option<crate::key
     Intent {
         token: token.digest(),
         token_file: request.token_file.clone(),
+        method: token.method(),
         origin: token.issuer().clone(),
-        subject: token.subject().to_owned(),
+        subject: token.identity().map(str::to_owned),
         key: request.key.clone(),
+        certificate: match token.method().brings() {
+            Brings::Certificate => Some(request.certificate.clone().unwrap_or(CertificateWish::Beside)),
+            Brings::Csr | Brings::IdpToken | Brings::Password | Brings::Nothing => None,
+        },
+        name: request.name.clone(),
+        issuer: request.issuer.clone(),
+        given: request.given.clone(),
         discard,
+    }
+}
+
+/// Finds out before anything is sent whether what goes into the request and stands nowhere is at hand.
+fn check_secret(request: &Request, stage: &Stage) -> Result<(), Error> {
+    let is_past = matches!(stage, Stage::Answered(_) | Stage::Done(_) | Stage::Lost(_) | Stage::Refused(..));
+    if is_past || request.secret.is_some() {
+        return Ok(());
+    }
+    let method = stage.intent().map(|i| i.method).or(request.token.as_ref().map(|t| t.method()));
+    let missing = |what: &str, option: &str| {
+        let message = format!("this enrollment cannot go on without {what}");
+        Err(Error::Usage { message, hint: Some(Hint::say(format!("give it with {option}"))) })
+    };
+    match method.map(Method::brings) {
+        Some(Brings::IdpToken) => missing("the token of the identity provider", "--idp-token"),
+        Some(Brings::Password) => missing("the password", "--password-file"),
+        Some(Brings::Csr | Brings::Certificate | Brings::Nothing) | None => Ok(()),
     }
 }
 
 pub(super) fn check_expiry(token: &UnverifiedToken, world: &World<'_>) -> Result<(), Error> {
     match token.check_expiry(world.now()) {
         Ok(()) => Ok(()),
-        Err(TokenError::Expired(_)) if world.clock_is_wrong() => {
+        Err(TokenError::Expired(_) | TokenError::IdpExpired(_)) if world.clock_is_wrong() => {
             note(
                 world,
                 "the clock of this machine is earlier than this program: whether the token has expired is left to the controller",
@@ -269,6 +371,10 @@ pub(super) fn check_expiry(token: &UnverifiedToken, world: &World<'_>) -> Result
 
 /// Whether the token is spent in a stage.
 fn spent(stage: &Stage) -> Spent {
+    // Nothing is sent that could be.
+    if stage.intent().is_some_and(|i| i.method.brings() == Brings::Nothing) {
+        return Spent::No;
+    }
     match stage {
         Stage::Fresh | Stage::Intended(_) | Stage::Trusted(_) | Stage::Planned(..) | Stage::Keyed(_) | Stage::Ready(_) => {
             Spent::No

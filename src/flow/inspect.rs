@@ -11,7 +11,7 @@ use super::World;
 use crate::certificate::{Summary, rfc3339};
 use crate::error::Error;
 use crate::files;
-use crate::identity::{self, Identity, IdentityError};
+use crate::identity::{self, Identity, IdentityError, Network};
 use crate::jwt::UnverifiedToken;
 use crate::key::Readers;
 use crate::text::Printable;
@@ -48,6 +48,15 @@ pub enum Inspected {
         /// How many CA certificates it trusts.
         anchors: usize,
         /// Who else can open it, as far as the file says.
+        readers: Readers,
+    },
+    /// An identity file without an identity.
+    Network {
+        /// Addresses of its controllers.
+        apis: Vec<String>,
+        /// How many CA certificates it trusts.
+        anchors: usize,
+        /// Who else can open it.
         readers: Readers,
     },
     /// Certificates.
@@ -119,6 +128,10 @@ pub fn inspect(path: &Path, world: &World<'_>) -> Result<Inspected, Error> {
 
 fn identity(path: &Path, content: &[u8], world: &World<'_>) -> Result<Inspected, Error> {
     let failed = |source| Error::Identity { path: path.to_owned(), source };
+    if Network::is_all_of(content) {
+        let Network { apis, anchors } = Network::parse(content).map_err(failed)?;
+        return Ok(Inspected::Network { apis, anchors: anchors.count(), readers: Readers::without_a_key() });
+    }
     let identity = Identity::parse(content).map_err(failed)?;
     let all = identity.chain.certificates().iter().map(|c| Summary::of(c).map(Certificate::from));
     let certificates = all.collect::<Result<_, _>>().map_err(|e| failed(IdentityError::Certificates("cert", e)))?;

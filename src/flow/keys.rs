@@ -2,13 +2,14 @@
 
 use std::ffi::OsStr;
 use std::path::Path;
+use std::sync::Arc;
 
 use serde::Serialize;
 
 use super::World;
 use crate::error::{Error, Spent};
 use crate::files::Folder;
-use crate::key::{KeyAlgorithm, KeyError, KeyListing, KeyReference, KeyUri, NewKey, PlaceListing};
+use crate::key::{Key, KeyAlgorithm, KeyError, KeyListing, KeyReference, KeyUri, NewKey, PlaceListing};
 use crate::text::hex;
 
 /// The folder in which a key waits that is not yet where it belongs.
@@ -37,6 +38,16 @@ pub struct Created {
     pub algorithm: String,
     /// SHA-256 of the SubjectPublicKeyInfo, hexadecimal.
     pub spki_sha256: String,
+}
+
+impl From<&dyn Key> for Created {
+    fn from(key: &dyn Key) -> Self {
+        Self {
+            reference: key.uri().clone(),
+            algorithm: key.public_key().algorithm().to_string(),
+            spki_sha256: hex(&key.public_key().sha256()),
+        }
+    }
 }
 
 /// A key that was destroyed.
@@ -83,22 +94,28 @@ pub fn list(within: &KeyUri, world: &World<'_>) -> Result<Keys, Error> {
 /// # Errors
 /// [`Error::Key`], and [`Error::Local`] for the folder in which it waits.
 pub fn create(uri: &KeyUri, algorithm: KeyAlgorithm, world: &World<'_>) -> Result<Created, Error> {
+    make(uri, algorithm, false, world).map(|(key, _)| Created::from(&*key))
+}
+
+/// Makes a key under the name of `uri`, or takes the one that is there where it may be `reuse`d; and says which.
+pub(super) fn make(uri: &KeyUri, algorithm: KeyAlgorithm, reuse: bool, world: &World<'_>) -> Result<(Arc<dyn Key>, bool), Error> {
     let local = |source| Error::Local { source, spent: Spent::No };
     let provider = world.providers.of(uri).map_err(failed(uri))?;
     let here = Folder::of(Path::new(WORK)).map_err(local)?;
     let work = here.private(OsStr::new(WORK)).map_err(local)?;
     let lock = work.lock().map_err(local)?;
-    let wish = NewKey { within: uri, owner: None, algorithm, reuse: false, work: &work, identity: Path::new(WORK) };
-    let made = provider.plan(&wish, &world.access).and_then(|plan| provider.generate(&plan, &wish, &world.access));
-    let removed = here.remove_private(OsStr::new(WORK));
+    let wish = NewKey { within: uri, owner: None, algorithm, reuse, work: &work, identity: Path::new(WORK), beside: &here };
+    let made = provider.plan(&wish, &world.access).and_then(|plan| {
+        if plan.there_already {
+            return provider.open(&plan.uri, &world.access).map(|key| (key, false));
+        }
+        provider.generate(&plan, &wish, &world.access).map(|key| (key, true))
+    });
+    let removed = here.remove_private(OsStr::new(WORK), "");
     drop(lock);
-    let key = made.map_err(failed(uri))?;
+    let made = made.map_err(failed(uri))?;
     removed.map_err(local)?;
-    Ok(Created {
-        reference: key.uri().clone(),
-        algorithm: key.public_key().algorithm().to_string(),
-        spki_sha256: hex(&key.public_key().sha256()),
-    })
+    Ok(made)
 }
 
 /// The name of what [`delete`] would destroy.

@@ -1,18 +1,17 @@
 //! Logs in to the controller by mutual TLS with the key that an identity names.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde::Serialize;
 
-use super::{CertificateSummary, Event, IdentitySummary, World};
+use super::login::Entrance;
+pub use super::login::read_identity;
+use super::{CertificateSummary, Event, IdentitySummary, World, days_left};
 use crate::controller::ControllerError;
-use crate::error::{Error, Spent};
+use crate::error::Error;
 use crate::files;
-use crate::http::HttpErrorKind;
-use crate::identity::opened::OpenError;
-use crate::identity::{self, Identity, IdentityError, OpenedIdentity};
+use crate::identity::IdentityError;
 use crate::text::{Printable, hex};
-use crate::trust::TrustError;
 
 /// What a login showed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -27,6 +26,10 @@ pub struct Verified {
     pub key: VerifiedKey,
     /// The certificate that was shown.
     pub certificate: CertificateSummary,
+    /// Whole days until it ends; negative once it has.
+    pub days_left: i64,
+    /// What the controller says of it.
+    pub renewal: Renewal,
 }
 
 /// The key that signed the handshake.
@@ -40,13 +43,19 @@ pub struct VerifiedKey {
     pub spki_sha256: String,
 }
 
-/// Reads an identity file.
-///
-/// # Errors
-/// [`Error::Read`], [`Error::Identity`].
-pub fn read_identity(path: &Path) -> Result<Identity, Error> {
-    let text = files::read_file(path, identity::LARGEST).map_err(Error::Read)?;
-    Identity::parse(&text).map_err(|source| Error::Identity { path: path.to_owned(), source })
+/// What the controller says of a certificate, as far as its renewal goes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Renewal {
+    /// The controller's id for it; `null` where a CA of its own names the identity.
+    pub authenticator: Option<String>,
+    /// Whether the network has issued it, and so `renew` can renew it; `null` where the controller does not say.
+    pub issued_by_network: Option<bool>,
+    /// An administrator has asked for a renewal.
+    pub requested: bool,
+    /// An administrator has asked for a new key with it.
+    pub new_key_requested: bool,
+    /// The chain that is sent lacks an intermediate; a renewal mends that.
+    pub chain_incomplete: bool,
 }
 
 /// Logs in as the identity in `path`, asks who that is, and logs out.
@@ -54,28 +63,41 @@ pub fn read_identity(path: &Path) -> Result<Identity, Error> {
 /// # Errors
 /// The key's, the network's, and [`Error::Login`] where the controller does not take the certificate.
 pub fn verify(path: &Path, world: &World<'_>) -> Result<Verified, Error> {
-    let opened = open(path, world)?;
+    let entrance = Entrance::open(path, read_identity(path)?, world)?;
+    let opened = &entrance.opened;
     let identity_error = |source| Error::Identity { path: path.to_owned(), source };
-    let origin = opened.identity().origin().map_err(identity_error)?;
     let summary = opened.identity().chain.summary().map_err(|e| identity_error(IdentityError::Certificates("cert", e)))?;
-    let failed = |error| login_error(&origin.to_string(), &opened, error);
-    let controller = opened.controller(&world.reach).map_err(|e| Error::trust(origin.to_string(), e))?;
-    let version = controller.version().map_err(failed)?;
-    let session = controller.login().map_err(failed)?;
-    if session.needs_more {
-        return Err(Error::LoginNeedsMore);
-    }
+    let failed = |error| entrance.failed(error);
+    let version = entrance.controller.version().map_err(failed)?;
+    let session = entrance.log_in()?;
     let who = session.current_identity().map_err(failed)?;
-    if session.chain_incomplete {
-        let text = "the controller says that the certificate chain of this identity lacks an intermediate";
-        drop(world.watch.event(&Event::Note(text)));
+    if let Some(known) = who.fingerprint_sha1.as_ref().filter(|known| known.as_str() != summary.fingerprint_sha1) {
+        log::debug!("the controller knows {known}, and {} was shown", summary.fingerprint_sha1);
+        return Err(Error::Login { controller: entrance.origin.clone(), source: ControllerError::OtherCertificate });
     }
-    let file: PathBuf = files::absolute(path).map_err(Error::Read)?;
+    let authenticator = session.authenticator.clone().or(who.authenticator);
+    let known = match authenticator.as_deref().map(|id| session.authenticator(id)) {
+        Some(Ok(known)) => Some(known),
+        // A certificate of a CA that names identities by a claim is in no book.
+        Some(Err(ControllerError::Refused(why))) if why.status == 404 => None,
+        Some(Err(error)) => return Err(failed(error)),
+        None => None,
+    };
+    let renewal = Renewal {
+        authenticator,
+        issued_by_network: known.and_then(|known| known.issued_by_network),
+        requested: session.renewal_requested,
+        new_key_requested: session.new_key_requested,
+        chain_incomplete: session.chain_incomplete,
+    };
+    for note in renewal.notes() {
+        drop(world.watch.event(&Event::Note(note)));
+    }
     Ok(Verified {
         identity: IdentitySummary {
-            id: who.id.as_str().to_owned(),
-            controller: origin.to_string(),
-            file: file.display().to_string(),
+            id: Some(who.id.as_str().to_owned()),
+            controller: entrance.origin.clone(),
+            file: files::absolute(path).map_err(Error::Read)?.display().to_string(),
         },
         name: who.name,
         controller_version: Printable::new(&version.version),
@@ -85,34 +107,24 @@ pub fn verify(path: &Path, world: &World<'_>) -> Result<Verified, Error> {
             spki_sha256: hex(&opened.key().public_key().sha256()),
         },
         certificate: CertificateSummary::from(&summary),
+        days_left: days_left(summary.not_after, world),
+        renewal,
     })
 }
 
-fn open(path: &Path, world: &World<'_>) -> Result<OpenedIdentity, Error> {
-    let identity = read_identity(path)?;
-    OpenedIdentity::open(identity, &world.providers, &world.access).map_err(|error| match error {
-        OpenError::Identity(source) => Error::Identity { path: path.to_owned(), source },
-        OpenError::Key(source) => Error::IdentityKey { identity: path.to_owned(), source },
-    })
-}
-
-/// A login fails for the key's reasons, the network's, or the controller's.
-fn login_error(controller: &str, opened: &OpenedIdentity, error: ControllerError) -> Error {
-    if let Some(source) = opened.take_key_failure() {
-        return Error::Key { uri: Box::new(opened.key().uri().clone()), source, spent: Spent::Yes };
-    }
-    match error {
-        ControllerError::Trust(TrustError::Network(source))
-            if matches!(source.kind, HttpErrorKind::Tls(rustls::Error::AlertReceived(_))) =>
-        {
-            let source = ControllerError::Trust(TrustError::Network(source));
-            Error::Login { controller: controller.to_owned(), source }
-        }
-        ControllerError::Trust(source) => Error::trust(controller, source),
-        // Too busy, or in trouble: that says nothing about the identity.
-        ControllerError::Refused(why) if matches!(why.status, 429 | 500..=599) => {
-            Error::NotNow { controller: controller.to_owned(), why: why.to_string() }
-        }
-        source => Error::Login { controller: controller.to_owned(), source },
+impl Renewal {
+    fn notes(&self) -> impl Iterator<Item = &'static str> {
+        let new_key = "an administrator asks for a new key: `ziti-enroller renew` makes one";
+        let asked = "an administrator asks for a renewal: `ziti-enroller renew` does it";
+        let chain = "the controller says that the certificate chain of this identity lacks an intermediate: a renewal mends that";
+        let foreign = "the network has not issued this certificate: only the CA that has can renew it";
+        [
+            (self.new_key_requested, new_key),
+            (self.requested && !self.new_key_requested, asked),
+            (self.chain_incomplete, chain),
+            (self.issued_by_network == Some(false), foreign),
+        ]
+        .into_iter()
+        .filter_map(|(is_so, note)| is_so.then_some(note))
     }
 }

@@ -6,6 +6,7 @@
 
 use std::error::Error as StdError;
 use std::fmt;
+use std::path::Path;
 
 use super::{KeyAlgorithm, KeyUri};
 use crate::files::FileError;
@@ -53,9 +54,20 @@ impl KeyError {
         )
     }
 
+    /// The key file is not there.
+    pub(super) fn no_file(path: &Path) -> Self {
+        Self::Selection(Fault::new("key_not_found", format!("no key file {}", path.display())))
+    }
+
+    /// What is wrong with the key file: it is not there, or something else.
+    pub(super) fn of_file(path: &Path, source: FileError) -> Self {
+        if source.is_missing() { Self::no_file(path) } else { source.into() }
+    }
+
     /// The key that an identity names does not fit its certificate.
     pub fn not_its_key(uri: &KeyUri) -> Self {
-        let message = format!("{uri} is not the key of this identity: it does not fit its certificate");
+        let named = if uri.names_something() { uri.to_string() } else { "the key in it".to_owned() };
+        let message = format!("{named} is not the key of this identity: it does not fit its certificate");
         Self::Selection(Fault::new("key_not_found", message))
     }
 

@@ -95,6 +95,18 @@ pub struct Readers {
     pub variables: Vec<String>,
 }
 
+impl Readers {
+    /// Of an identity file without a key.
+    pub fn without_a_key() -> Self {
+        let list = vec![
+            Reader::unless("Go SDK", &[(true, "it opens no identity without a key")]),
+            Reader::unless("C SDK", &[]),
+            Reader::unless("JVM SDK", &[]),
+        ];
+        Self { list, variables: Vec::new() }
+    }
+}
+
 /// A token or device, as it describes itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Place {

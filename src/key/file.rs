@@ -10,8 +10,8 @@ use aws_lc_rs::digest::Digest;
 use aws_lc_rs::encoding::{AsDer, Pkcs8V1Der};
 use aws_lc_rs::rsa::KeySize;
 use aws_lc_rs::signature::{self, EcdsaKeyPair, KeyPair as _, RsaKeyPair};
-use rustls::pki_types::PrivateKeyDer;
 use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use secrecy::{ExposeSecret, SecretString};
 use zeroize::Zeroizing;
 
@@ -42,26 +42,21 @@ impl KeyProvider for FileProvider {
 
     fn open(&self, uri: &KeyUri, _: &Access<'_>) -> Result<Arc<dyn Key>, KeyError> {
         let path = path_of(uri)?;
-        let pem = match files::read_file(path, LARGEST) {
-            Ok(pem) => secret_text(pem, path)?,
-            Err(e) if matches!(e.kind, files::FileErrorKind::System(rustix::io::Errno::NOENT)) => {
-                return Err(KeyError::Selection(Fault::new("key_not_found", format!("no key file {}", path.display()))));
-            }
-            Err(e) => return Err(e.into()),
-        };
-        Ok(Arc::new(FileKey::read(pem, uri.clone(), false)?))
+        let pem = files::read_regular(path, LARGEST).map_err(|e| KeyError::of_file(path, e))?;
+        Ok(Arc::new(FileKey::read(secret_text(pem, path)?, uri.clone(), false)?))
     }
 
     fn open_reference(
         &self,
         reference: &KeyReference,
-        _: Option<&PublicKey>,
+        expected: Option<&PublicKey>,
         access: &Access<'_>,
     ) -> Option<Result<Arc<dyn Key>, KeyError>> {
         let text = reference.expose();
         if reference.holds_the_key() {
             let pem = SecretString::from(text.strip_prefix("pem:").unwrap_or(text));
-            return Some(FileKey::read(pem, KeyUri::new("file"), true).map(|k| Arc::new(k) as _));
+            let read = FileKey::read(pem, KeyUri::new("file"), true).map(|k| Arc::new(k) as _);
+            return Some(read.and_then(|key| of_the_certificate(key, expected)));
         }
         // Without a scheme it is a path, as every SDK takes it.
         let has_scheme = text.split_once(':').is_some_and(|(s, _)| s.chars().all(|c| c.is_ascii_alphanumeric()));
@@ -71,7 +66,7 @@ impl KeyProvider for FileProvider {
         let uri = text
             .parse::<KeyUri>()
             .map_err(|e| KeyError::Reference(Fault::new("usage", "key reference is not a path").because(e)));
-        Some(uri.and_then(|uri| self.open(&uri, access)))
+        Some(uri.and_then(|uri| self.open(&uri, access)).and_then(|key| of_the_certificate(key, expected)))
     }
 
     fn readers(&self, reference: &KeyReference, _: Option<&KeyFacts>) -> Option<Readers> {
@@ -114,23 +109,35 @@ impl KeyProvider for FileProvider {
     }
 
     fn generate(&self, plan: &KeyPlan, wish: &NewKey<'_>, access: &Access<'_>) -> Result<Arc<dyn Key>, KeyError> {
-        let path = path_of(&plan.uri)?.to_owned();
+        let path = path_of(&plan.uri)?;
         let inline = wish.within.file_path().is_none();
-        if path.exists() {
-            // An earlier run was killed after this point. A file that it left half-written is no key: made again.
-            match self.open(&plan.uri, access) {
-                Ok(key) if key.public_key().algorithm() == wish.algorithm => return reopen(&path, plan.uri.clone(), inline),
-                _ if inline => wish.work.remove(WAITING)?,
-                Ok(key) => return Err(KeyError::type_differs(&plan.uri, key.public_key().algorithm(), wish.algorithm)),
-                Err(error) => return Err(error),
+        // What an earlier run has made before it was killed. A half-written file in the work folder is no key: made again.
+        if inline {
+            let waiting = wish.work.read(WAITING, LARGEST)?;
+            let waiting = waiting.and_then(|pem| FileKey::read(secret_text(pem, path).ok()?, plan.uri.clone(), true).ok());
+            match waiting.filter(|key| key.public.algorithm() == wish.algorithm) {
+                Some(key) => {
+                    // Killed before it was durable, perhaps.
+                    wish.work.fill(WAITING, key.pem.expose_secret().as_bytes())?;
+                    return Ok(Arc::new(key));
+                }
+                None if plan.there_already => return Err(KeyError::no_file(path)),
+                None => {}
             }
+        } else if plan.there_already || path.symlink_metadata().is_ok() {
+            let key = self.open(&plan.uri, access)?;
+            let there = key.public_key().algorithm();
+            wish.beside.or_of(path)?.sync()?;
+            return if there == wish.algorithm { Ok(key) } else { Err(KeyError::type_differs(&plan.uri, there, wish.algorithm)) };
         }
         let pem = new_pem(wish.algorithm)?;
-        let name = path.file_name().and_then(|n| n.to_str()).ok_or_else(|| not_a_file(&plan.uri))?;
+        let text = pem.expose_secret().as_bytes();
         if inline {
-            write_durably(wish.work, name, &pem)?;
+            // Its name becomes durable with that of the journal.
+            wish.work.fill(WAITING, text)?;
         } else {
-            write_durably(&Folder::of(&path)?, name, &pem)?;
+            let name = path.file_name().ok_or_else(|| not_a_file(&plan.uri))?;
+            wish.beside.or_of(path)?.write_new(name, text)?;
         }
         let key = FileKey::read(pem, plan.uri.clone(), inline)?;
         super::prove(&key)?;
@@ -138,19 +145,38 @@ impl KeyProvider for FileProvider {
     }
 
     fn delete(&self, uri: &KeyUri, _: &Access<'_>) -> Result<(), KeyError> {
-        Ok(files::remove_file(path_of(uri)?)?)
+        let path = path_of(uri)?;
+        files::remove_file(path).map_err(|e| KeyError::of_file(path, e))
+    }
+
+    /// Within the identity where it was within one; else `k.1.pem` beside `k.pem`.
+    fn place_of(&self, uri: &KeyUri) -> Result<KeyUri, KeyError> {
+        let Some(path) = uri.file_path() else { return Ok(KeyUri::new(self.scheme())) };
+        let extension = path.extension().and_then(|e| e.to_str()).unwrap_or("pem");
+        let stem = path.file_stem().and_then(|s| s.to_str()).ok_or_else(|| not_a_file(uri))?;
+        let stem = match stem.rsplit_once('.') {
+            Some((stem, n)) if !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()) => stem,
+            _ => stem,
+        };
+        let later = (1_u32..).map(|n| path.with_file_name(format!("{stem}.{n}.{extension}")));
+        let free = later.into_iter().find(|path| path.symlink_metadata().is_err());
+        Ok(free.map_or_else(|| KeyUri::new(self.scheme()), |path| KeyUri::file(&path)))
+    }
+
+    fn abandon(&self, uri: &KeyUri, work: &Folder, access: &Access<'_>) -> Result<(), KeyError> {
+        if path_of(uri)? == files::absolute(&work.join(WAITING))? {
+            return Ok(work.remove(WAITING)?);
+        }
+        self.delete(uri, access)
     }
 }
 
-fn reopen(path: &Path, uri: KeyUri, inline: bool) -> Result<Arc<dyn Key>, KeyError> {
-    let pem = secret_text(files::read_file(path, LARGEST)?, path)?;
-    Ok(Arc::new(FileKey::read(pem, uri, inline)?))
-}
-
-fn write_durably(folder: &Folder, name: &str, pem: &SecretString) -> Result<(), KeyError> {
-    folder.create(name, pem.expose_secret().as_bytes())?;
-    folder.fill(name, pem.expose_secret().as_bytes())?;
-    Ok(folder.sync()?)
+/// A key that an identity names or holds must be the one of its certificate, and sign.
+fn of_the_certificate(key: Arc<dyn Key>, expected: Option<&PublicKey>) -> Result<Arc<dyn Key>, KeyError> {
+    match expected {
+        Some(expected) if key.public_key() != expected => Err(KeyError::not_its_key(key.uri())),
+        _ => super::prove(&*key).map(|()| key),
+    }
 }
 
 fn secret_text(bytes: Vec<u8>, path: &Path) -> Result<SecretString, KeyError> {
@@ -295,6 +321,12 @@ impl Key for FileKey {
 
     fn facts(&self) -> Result<KeyFacts, KeyError> {
         Ok(KeyFacts::of_a_file())
+    }
+
+    /// Those in the same file.
+    fn certificates(&self) -> Result<Vec<Vec<u8>>, KeyError> {
+        let blocks = CertificateDer::pem_slice_iter(self.pem.expose_secret().as_bytes());
+        Ok(blocks.filter_map(Result::ok).map(|der| der.to_vec()).collect())
     }
 }
 

@@ -1,5 +1,7 @@
 //! What a place holds, as references ready to paste, with what rules each out.
 
+use std::fmt;
+
 use serde::Serialize;
 
 use super::{KeyUri, Place};
@@ -17,10 +19,27 @@ pub enum PinState {
     FinalTry,
     /// Locked.
     Locked,
+    /// It must be changed before it can be used.
+    Expired,
     /// Typed at the device itself.
     Keypad,
     /// The device wants none, or has none yet.
     None,
+}
+
+/// For people.
+impl fmt::Display for PinState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Ok => "PIN ok",
+            Self::CountLow => "a wrong PIN was tried",
+            Self::FinalTry => "one more wrong PIN locks it",
+            Self::Locked => "PIN locked",
+            Self::Expired => "PIN must be changed",
+            Self::Keypad => "PIN at its keypad",
+            Self::None => "no PIN",
+        })
+    }
 }
 
 /// A token or device.
@@ -37,6 +56,22 @@ pub struct PlaceListing {
     pub pin: PinState,
     /// Why no key can be made in it; `null` where one can.
     pub obstacle: Option<String>,
+}
+
+/// On one line, for people.
+impl fmt::Display for PlaceListing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Place { label, serial, model, .. } = &self.place;
+        match (label.as_str(), serial.as_str()) {
+            ("", "") => f.write_str("no name yet")?,
+            (_, "") => write!(f, "{label:?}")?,
+            _ => write!(f, "{label:?}, serial {serial}")?,
+        }
+        for part in [model, &self.manufacturer].into_iter().filter(|part| !part.as_str().is_empty()) {
+            write!(f, ", {part}")?;
+        }
+        write!(f, ", {}", self.pin)
+    }
 }
 
 /// A private key in a token or device.

@@ -78,7 +78,9 @@ pub enum PinOrigin {
 impl fmt::Display for PinOrigin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Descriptor(n) => write!(f, "descriptor {n}"),
+            Self::Descriptor(n @ 0..1000) => write!(f, "descriptor {n}"),
+            // A number so high is more likely the PIN itself, given to the wrong option.
+            Self::Descriptor(_) => f.write_str("the descriptor of that number"),
             Self::File(path) => write!(f, "{}", path.display()),
             Self::Reference(path) => write!(f, "{} (pin-source of the reference)", path.display()),
             Self::Variable(name) => write!(f, "{name}"),
@@ -457,6 +459,8 @@ mod tests {
 
     #[test]
     fn does_not_print_a_pin() {
+        assert_eq!(PinOrigin::Descriptor(9).to_string(), "descriptor 9");
+        assert!(!PinOrigin::Descriptor(4711).to_string().contains("4711"));
         assert_eq!(format!("{:?}", Pin::read(b"1234".to_vec(), &PinOrigin::Caller).unwrap()), "Pin(…)");
     }
 }

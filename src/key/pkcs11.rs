@@ -4,6 +4,7 @@
 //! holds has a grammar of its own. The provider owns loaded modules and logged-in tokens for as long as it lives, so a
 //! thousand keys cost one login. The module is loaded at run time; nothing is linked.
 
+mod certificate;
 mod error;
 mod generation;
 mod known;
@@ -18,6 +19,7 @@ mod search;
 mod session;
 mod template;
 mod token;
+mod wanted;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -33,10 +35,11 @@ use self::pool::Mode;
 use self::private_key::{PrivateKey, named};
 use self::reference::Reference;
 use self::session::OpenToken;
-use self::token::{Purpose, Token, Wanted};
+use self::token::{Purpose, Token};
+use self::wanted::Wanted;
 use super::{
-    Access, Answer, Fault, Key, KeyAlgorithm, KeyError, KeyFacts, KeyListing, KeyOwner, KeyPlan, KeyProvider, KeyReference,
-    KeyUri, NewKey, Pin, PinOrigin, PlaceListing, ProviderOption, PublicKey, Reader, Readers, Rehearsal,
+    Access, Answer, Embed, Fault, Key, KeyAlgorithm, KeyError, KeyFacts, KeyListing, KeyOwner, KeyPlan, KeyProvider,
+    KeyReference, KeyUri, NewKey, Pin, PinOrigin, PlaceListing, ProviderOption, PublicKey, Reader, Readers, Rehearsal,
 };
 use crate::text::Hint;
 
@@ -52,6 +55,7 @@ static OPTIONS: [ProviderOption; 2] = [
         flag: "module",
         value: "PATH",
         attribute: "module-path",
+        instead: &["module-name"],
         variable: "PKCS11_MODULE_PATH",
         help: "PKCS#11 module (shared library) of the token",
     },
@@ -59,6 +63,7 @@ static OPTIONS: [ProviderOption; 2] = [
         flag: "token",
         value: "LABEL|SERIAL|URI",
         attribute: "token",
+        instead: &[],
         variable: "",
         help: "Token by label, serial or pkcs11: URI, where the module shows several",
     },
@@ -102,11 +107,11 @@ impl KeyProvider for Pkcs11Provider {
         use std::os::unix::ffi::OsStrExt;
         let uri = unfolded(within)?;
         let module = self.module(&module::path_in(&uri)?)?;
-        let shown = module.tokens()?;
         let wanted = Wanted::by(&uri);
+        let shown = module.tokens_for(&wanted)?;
         let path = module.path().as_os_str().as_bytes();
-        let listed: Vec<PlaceListing> =
-            token::each_once(shown.tokens).iter().filter(|t| wanted.fits(&t.identity)).map(|t| t.listing(path)).collect();
+        let fitting = shown.tokens.into_iter().filter(|t| wanted.fits(t)).collect();
+        let listed: Vec<PlaceListing> = token::each_once(fitting).iter().map(|t| t.listing(path)).collect();
         match shown.unread {
             Some(error) if listed.is_empty() => Err(error),
             _ => Ok(listed),
@@ -172,10 +177,11 @@ impl KeyProvider for Pkcs11Provider {
             return Err(nameless(&within));
         }
         let token = self.token(&within, Purpose::Write, access)?;
-        let found = token.with(Mode::Read, |lent| match (&said, wish.owner) {
-            (Some(name), _) => search::by_name(lent, &name.shortest(), token.token()),
-            (None, Some(owner)) => search::newest(lent, owner, token.token()),
-            (None, None) => Ok(None),
+        let (found, generation) = token.with(Mode::Read, |lent| match (&said, wish.owner) {
+            (Some(name), _) => Ok((search::by_name(lent, &name.shortest(), token.token())?, 0)),
+            (None, Some(owner)) if wish.reuse => Ok((search::newest(lent, owner, token.token())?, 0)),
+            (None, Some(owner)) => Ok((None, search::next_generation(lent, owner)?)),
+            (None, None) => Ok((None, 0)),
         })?;
         let pin_source = pin_source(&within)?;
         match found {
@@ -195,7 +201,7 @@ impl KeyProvider for Pkcs11Provider {
             }
             None => {
                 token.module().can_make(token.token(), wish.algorithm)?;
-                let Name { id, label } = name_for(said, wish.owner)?;
+                let Name { id, label } = name_for(said, wish.owner, generation)?;
                 let uri = named(&token, &id.unwrap_or_default(), &label.unwrap_or_default(), pin_source);
                 Ok(KeyPlan { uri, there_already: false, outlives_us: true })
             }
@@ -211,44 +217,37 @@ impl KeyProvider for Pkcs11Provider {
         let token = self.token(&uri, Purpose::Write, access)?;
         let place = token.token().to_string();
         let pin_source = pin_source(&uri)?;
-        let (key, made) = token.with(Mode::Write, |lent| {
-            // An earlier run that was killed may have made it, or half of it: nothing of that name was here when the plan was
-            // written down, so what is here now is ours.
-            let found = Found::by(&lent.session, &name.shortest())?;
-            if found.is_half() {
-                log::info!("{place}: half a key pair of an earlier run is replaced");
-                destroy(lent, found.both_halves(&name, &place)?)?;
-            } else if let Some(pair) = found.pair(&lent.session, &name.shortest(), &place)? {
-                return Ok((PrivateKey::read(&token, lent, pair, pin_source)?, None));
-            }
-            let made = Made::by(lent, wish.algorithm, &name, &place)?;
-            let read = || -> Result<PrivateKey, Failure> {
-                let key = PrivateKey::read(&token, lent, made.pair(lent, &place)?, pin_source)?;
-                key.must_be_as_promised(wish.algorithm)?;
-                Ok(key)
-            };
-            match read() {
-                Ok(key) => Ok((key, Some(made))),
-                Err(why) => {
-                    made.discard(lent);
-                    Err(why)
+        let mut spare_it = true;
+        loop {
+            let (key, made) = token.with(Mode::Write, |lent| {
+                match generation::of_an_earlier_run(&token, lent, &name, pin_source, spare_it)? {
+                    Some(key) => Ok((key, None)),
+                    None => Made::key(&token, lent, wish.algorithm, &name, pin_source).map(|(key, made)| (key, Some(made))),
                 }
-            }
-        })?;
-        if let Err(why) = key.must_be_as_promised(wish.algorithm).and_then(|()| super::prove(&key)) {
-            // The first error is the one that counts; what became of the key is logged.
-            let discard = |made: Made| {
-                token.with(Mode::Write, |lent| {
-                    made.discard(lent);
-                    Ok(())
-                })
+            })?;
+            let Err(why) = key.must_be_as_promised(wish.algorithm).and_then(|()| super::prove(&key)) else {
+                return Ok(Arc::new(key));
             };
-            if let Some(Err(left)) = made.map(discard) {
+            let Some(made) = made else {
+                // Both halves have their names, and one of them is empty.
+                log::info!("{place}: a key of an earlier run that cannot be used is replaced: {why}");
+                spare_it = false;
+                continue;
+            };
+            // The first error is the one that counts; what became of the key is logged.
+            let discarded = token.with(Mode::Write, |lent| {
+                made.discard(lent);
+                Ok(())
+            });
+            if let Err(left) = discarded {
                 log::warn!("key {} was made, is not used, and could not be destroyed: {left}", key.uri());
             }
             return Err(why);
         }
-        Ok(Arc::new(key))
+    }
+
+    fn place_of(&self, uri: &KeyUri) -> Result<KeyUri, KeyError> {
+        Ok(place::of_the_token(&unfolded(uri)?))
     }
 
     fn delete(&self, uri: &KeyUri, access: &Access<'_>) -> Result<(), KeyError> {
@@ -279,7 +278,8 @@ impl Pkcs11Provider {
     /// The one token that `uri` means, as it is now.
     fn find(&self, uri: &KeyUri, purpose: Purpose) -> Result<(Arc<Module>, Token), KeyError> {
         let module = self.module(&module::path_in(uri)?)?;
-        let token = token::choose(module.tokens()?, &Wanted::by(uri), purpose, module.path())?;
+        let wanted = Wanted::by(uri);
+        let token = token::choose(module.tokens_for(&wanted)?, &wanted, purpose, module.path())?;
         Ok((module, token))
     }
 
@@ -291,7 +291,7 @@ impl Pkcs11Provider {
             let tokens = self.tokens.lock().unwrap_or_else(PoisonError::into_inner);
             let is_it = |open: &&Arc<OpenToken>| {
                 let token = open.token();
-                let named = token.identity.has_serial() && wanted.fits(&token.identity);
+                let named = token.identity.has_serial() && wanted.fits(token);
                 open.module().path() == path && named && token.is_fit_for(purpose)
             };
             if let Some(open) = tokens.iter().find(is_it) {
@@ -327,13 +327,15 @@ impl Pkcs11Provider {
         access: &Access<'_>,
     ) -> Result<Arc<dyn Key>, KeyError> {
         let module = self.module(&reference.module)?;
-        let found = place::of(&module, &reference, expected)?;
+        let place::Lookup { token: found, elsewhere } = place::of(&module, &reference, expected)?;
         if reference.key.is_none() && expected.is_none() {
             return Err(search::which_key(&module, &found));
         }
+        let held = if reference.held.is_some() { Embed::Pin } else { Embed::Nothing };
         let token = self.logged_in(module, found, access, None, reference.held)?;
         let key = token.with(Mode::Read, |lent| {
-            let named = match reference.key.as_ref().map(|name| search::by_name(lent, name, token.token())) {
+            let mut elsewhere = elsewhere;
+            let named = match reference.key.as_ref().map(|name| search::by_name_of(lent, name, token.token(), expected)) {
                 // What has the name now may be no key that can be used; the certificate knows which it is.
                 None | Some(Err(Failure::Judged(_))) if expected.is_some() => None,
                 None => None,
@@ -344,12 +346,13 @@ impl Pkcs11Provider {
                 (Some(pair), None, _) => pair,
                 // The name has gone to another key, or is not known here: the certificate decides.
                 (_, Some(key), _) => {
+                    elsewhere = true;
                     search::by_public_key(lent, key, token.token())?.ok_or_else(|| another_key(token.token()))?
                 }
                 (None, None, Some(name)) => return Err(search::missing(lent, name, token.token())?.into()),
                 (None, None, None) => return Err(another_key(token.token()).into()),
             };
-            PrivateKey::read(&token, lent, pair, None)
+            Ok(PrivateKey::read(&token, lent, pair, None)?.opened_by_reference(held, elsewhere))
         })?;
         trusted(key, access)
     }
@@ -367,8 +370,8 @@ fn pin_source(uri: &KeyUri) -> Result<Option<&str>, KeyError> {
 }
 
 /// Id and label of a new key: what was said, and what the owner makes of the rest. Both readers want an id.
-fn name_for(said: Option<Name>, owner: Option<KeyOwner<'_>>) -> Result<Name, KeyError> {
-    match (said, owner.map(|owner| owner.name(0))) {
+fn name_for(said: Option<Name>, owner: Option<KeyOwner<'_>>, generation: u32) -> Result<Name, KeyError> {
+    match (said.map(|said| said.filled()), owner.map(|owner| owner.name(generation))) {
         (None, Some(derived)) => Ok(Name { id: Some(derived.id.to_vec()), label: Some(derived.label.into_bytes()) }),
         (Some(Name { id: Some(id), label }), derived) => {
             Ok(Name { id: Some(id), label: label.or_else(|| derived.map(|derived| derived.label.into_bytes())) })

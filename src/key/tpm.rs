@@ -38,13 +38,13 @@ use self::error::Failure;
 use self::keyfile::KeyFile;
 use self::parent::Parent;
 use self::private_key::{Found, Material, PrivateKey};
-use self::reference::{Home, Named, Reference, SCHEME, must_be_the_owners};
+use self::reference::{Home, Named, Reference, SCHEME, like_it, must_be_the_owners};
 use self::tcti::Tcti;
 use super::{
     Access, Fault, Key, KeyAlgorithm, KeyError, KeyFacts, KeyListing, KeyPlan, KeyProvider, KeyReference, KeyUri, NewKey,
     PlaceListing, ProviderOption, PublicKey, Reader, Readers, Rehearsal,
 };
-use crate::files::{self, FileErrorKind, Folder};
+use crate::files::{self, Folder};
 use crate::text::Hint;
 
 /// Largest key file that is read, in bytes; RSA-4096 takes 2.5 KiB.
@@ -61,6 +61,7 @@ static OPTIONS: [ProviderOption; 2] = [
         flag: "tcti",
         value: "NAME:CONFIG",
         attribute: "tcti",
+        instead: &[],
         variable: "TPM2TOOLS_TCTI",
         help: "way to the TPM [default: device:/dev/tpmrm0]",
     },
@@ -68,6 +69,7 @@ static OPTIONS: [ProviderOption; 2] = [
         flag: "parent",
         value: "HANDLE",
         attribute: "parent",
+        instead: &[],
         variable: "",
         help: "storage key above a new key [default: 0x81000001 if it is there, else made for the moment]",
     },
@@ -162,7 +164,12 @@ impl KeyProvider for TpmProvider {
             |home: Home, there_already| KeyPlan { uri: reference.uri(&home, reference.auth), there_already, outlives_us: true };
         let home = match &reference.named {
             Named::Nothing if wish.owner.is_none() => return Err(which_key(wish.within)),
-            Named::Nothing => Home::File(beside(wish.identity)?),
+            Named::Nothing => {
+                let path = beside(wish.identity, wish.reuse)?;
+                // Nobody has named this file: it is ours by its name alone.
+                wish.beside.or_of(&path)?.refuse_foreign(path.file_name().unwrap_or_default())?;
+                Home::File(path)
+            }
             Named::FreeHandle => Home::Handle(handle::first_free(&mut visit).map_err(|e| e.at(&place))?),
             Named::Key(home) => home.clone(),
         };
@@ -179,7 +186,7 @@ impl KeyProvider for TpmProvider {
             return Ok(planned(home, true));
         }
         match &home {
-            Home::File(path) => drop(Folder::of(path)?),
+            Home::File(path) => drop(wish.beside.or_of(path)?),
             Home::Handle(handle) => must_be_the_owners(*handle)?,
         }
         must_be_able(&mut visit, wish.algorithm).map_err(|e| e.at(&place))?;
@@ -194,7 +201,7 @@ impl KeyProvider for TpmProvider {
         let Named::Key(home) = &reference.named else { return Err(which_key(&plan.uri)) };
         let device = self.device(&reference.tcti)?;
         let made = device.visit().and_then(|mut visit| match home {
-            Home::File(path) => generation::in_file(&mut visit, &reference, path, wish.algorithm, access),
+            Home::File(path) => generation::in_file(&mut visit, &reference, path, wish, access),
             Home::Handle(number) => handle::at(&mut visit, &reference, *number, wish, access),
         });
         made.map(|key| Arc::new(key) as _).map_err(|e| e.at(&device.to_string()))
@@ -206,6 +213,15 @@ impl KeyProvider for TpmProvider {
 
     fn abandon(&self, uri: &KeyUri, work: &Folder, access: &Access<'_>) -> Result<(), KeyError> {
         self.remove(uri, Some(work), access)
+    }
+
+    fn place_of(&self, uri: &KeyUri) -> Result<KeyUri, KeyError> {
+        let reference = Reference::of(uri)?;
+        let beside = match reference.named {
+            Named::Key(Home::Handle(_)) | Named::FreeHandle => like_it(uri).with("handle", b"auto"),
+            Named::Key(Home::File(_)) | Named::Nothing => like_it(uri),
+        };
+        Ok(beside)
     }
 
     fn implies_new(&self, uri: &KeyUri) -> bool {
@@ -232,10 +248,7 @@ impl TpmProvider {
     fn remove(&self, uri: &KeyUri, work: Option<&Folder>, access: &Access<'_>) -> Result<(), KeyError> {
         let reference = Reference::of(uri)?;
         match &reference.named {
-            Named::Key(Home::File(path)) => match files::remove_file(path) {
-                Err(e) if is_missing(&e) => Err(no_file(path)),
-                done => Ok(done?),
-            },
+            Named::Key(Home::File(path)) => files::remove_file(path).map_err(|e| KeyError::of_file(path, e)),
             Named::Key(Home::Handle(number)) => {
                 let device = self.device(&reference.tcti)?;
                 let place = device.to_string();
@@ -316,33 +329,34 @@ fn described(reference: &Reference, home: &Home, file: &KeyFile) -> Result<Found
     Ok(Found { reference: reference.clone(), home: home.clone(), material: Material::Blob(parent, file.blob.clone()), wants_pin })
 }
 
-/// `<out without .json>.tss2.pem`.
-fn beside(identity: &Path) -> Result<PathBuf, KeyError> {
-    let mut name = match identity.extension() {
+/// `<out without .json>.tss2.pem`; unless one that is there is taken, the first of `….1.tss2.pem` and so on that is free.
+fn beside(identity: &Path, reuse: bool) -> Result<PathBuf, KeyError> {
+    let stem = match identity.extension() {
         Some(extension) if extension.eq_ignore_ascii_case("json") => identity.with_extension(""),
         _ => identity.to_owned(),
+    };
+    let named = |end: &str| {
+        let mut name = stem.clone().into_os_string();
+        name.push(end);
+        files::absolute(Path::new(&name))
+    };
+    let mut path = named(".tss2.pem")?;
+    let mut generation = 0_u32;
+    while !reuse && path.symlink_metadata().is_ok() {
+        generation += 1;
+        path = named(&format!(".{generation}.tss2.pem"))?;
     }
-    .into_os_string();
-    name.push(".tss2.pem");
-    Ok(files::absolute(Path::new(&name))?)
+    Ok(path)
 }
 
 fn read(path: &Path) -> Result<KeyFile, KeyError> {
-    let pem = files::read_file(path, LARGEST).map_err(|e| if is_missing(&e) { no_file(path) } else { e.into() })?;
+    let pem = files::read_regular(path, LARGEST).map_err(|e| KeyError::of_file(path, e))?;
     KeyFile::read(&pem).map_err(|why| {
         let fault = Fault::new("key_type_unsupported", format!("key file {} cannot be used: it is {why}", path.display()));
         KeyError::Unavailable(
             fault.hint(Hint::say("TSS2 PRIVATE KEY files are read, of keys that are loadable and bound to no policy")),
         )
     })
-}
-
-fn is_missing(error: &files::FileError) -> bool {
-    matches!(error.kind, FileErrorKind::System(rustix::io::Errno::NOENT))
-}
-
-fn no_file(path: &Path) -> KeyError {
-    KeyError::Selection(Fault::new("key_not_found", format!("no key file {}", path.display())))
 }
 
 fn which_key(uri: &KeyUri) -> KeyError {

@@ -1,15 +1,20 @@
 //! [`KeyUri`]: a key, or a place for keys, named on the command line and in the journal.
 //!
 //! The syntax is that of RFC 7512 for every scheme: `pkcs11:token=edge;object=gate-7?module-path=…`. A key file is
-//! `file:/abs/k.pem`, or just its path. It holds no secret: `pin-value` is refused and never printed.
+//! `file:/abs/k.pem`, or just its path. It holds no secret: `pin-value` and whatever else is called a PIN is refused and
+//! never printed. What is read is a little more than the RFC writes: characters that it wants encoded are taken as they
+//! stand where they can mean nothing else, so that a reference between quotes need not be encoded by hand. What is printed
+//! is the RFC's own form: everything but its unreserved characters is encoded, and every byte of an id.
 
+use std::ffi::OsStr;
 use std::fmt;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::text::{from_hex, percent_encode_but};
+use crate::text::{from_hex, percent_decode, percent_encode_but};
 
 /// Scheme, path attributes (before `?`), query attributes (after it); values are bytes.
 #[derive(Clone, PartialEq, Eq)]
@@ -26,22 +31,32 @@ pub enum UriError {
     /// No scheme, or a character that a scheme cannot have.
     #[error("a key reference begins with a scheme (`pkcs11:`, `file:`) or is the path of a key file")]
     Scheme,
-    /// `pin-value` would put the PIN into shell history and process list.
-    #[error("`pin-value` is not taken in a key reference: the process list would show it")]
+    /// `pin-value`, or `pin` as SDKs write it, would put the PIN into shell history and process list.
+    #[error("a PIN is not taken in a key reference: the process list would show it")]
     PinValue,
-    /// A part that is not `name=value`.
+    /// `auth` says whether there is a PIN; what else stands there may be one.
+    #[error("value of `auth` is neither none nor pin")]
+    Auth,
+    /// A part that is not `name=value`, or a name of other characters than letters, digits, `-` and `_`; as much of it as is
+    /// a name, for the rest could be a PIN.
     #[error("`{0}` is not of the form name=value")]
     Attribute(String),
+    /// An id that is hexadecimal by its `0x`, and has half a byte.
+    #[error("value of `{0}` has an odd number of hexadecimal digits")]
+    HalfAByte(String),
     /// `%` without two hexadecimal digits.
     #[error("value of `{0}` has a `%` without two hexadecimal digits")]
     Percent(String),
-    /// The same attribute twice (RFC 7512 §2.3 forbids it).
+    /// The same attribute twice (RFC 7512 §2.3 forbids it), in one part or over both.
     #[error("attribute `{0}` is given twice")]
     Twice(String),
     /// The value must be text.
     #[error("value of `{0}` is not UTF-8 text")]
     Text(String),
 }
+
+/// Longest name of an attribute; the RFC's own have 20 characters.
+const LONGEST_NAME: usize = 64;
 
 /// Attributes that stand after the `?`.
 const QUERY: [&str; 6] = ["module-path", "module-name", "pin-source", "tcti", "parent", "pin-value"];
@@ -101,6 +116,24 @@ impl KeyUri {
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.attributes.iter().chain(&self.query).map(|(n, _)| n.as_str())
     }
+
+    /// Whether an attribute of this name stands after the `?`.
+    pub fn is_in_query(&self, name: &str) -> bool {
+        self.query.iter().any(|(n, _)| n == name)
+    }
+
+    /// The first attribute that stands on the wrong side of the `?`, among those that belong on one side.
+    pub fn misplaced(&self, of_the_path: &[&str]) -> Option<&str> {
+        let before = self.attributes.iter().filter(|(n, _)| QUERY.contains(&n.as_str()));
+        let after = self.query.iter().filter(|(n, _)| of_the_path.contains(&n.as_str()));
+        before.chain(after).map(|(n, _)| n.as_str()).next()
+    }
+}
+
+/// Whether `text` has an attribute for a PIN, in whatever spelling of a reference: SDKs write `pin`, RFC 7512 `pin-value`.
+pub fn holds_a_pin(text: &str) -> bool {
+    let names = text.split(['?', ';', '&']).filter_map(|part| part.split_once('=')).map(|(name, _)| name);
+    names.filter_map(|name| name.rsplit(':').next()).any(is_a_pin)
 }
 
 impl FromStr for KeyUri {
@@ -115,17 +148,13 @@ impl FromStr for KeyUri {
         };
         if scheme == "file" {
             let path = rest.strip_prefix("//").unwrap_or(rest);
-            let path = percent_decode("file", path)?;
-            let path = String::from_utf8(path).map_err(|_| UriError::Text("file".into()))?;
+            let path = decoded("file", path)?;
             // Without a path it is the place as a whole: the journal says so of a key that is in the identity.
-            return Ok(if path.is_empty() { Self::new(&scheme) } else { Self::file(Path::new(&path)) });
+            return Ok(if path.is_empty() { Self::new(&scheme) } else { Self::file(Path::new(OsStr::from_bytes(&path))) });
         }
         let (path, query) = rest.split_once('?').unwrap_or((rest, ""));
         let uri = Self { attributes: parse(path, ';')?, query: parse(query, '&')?, ..Self::new(&scheme) };
         let mut names: Vec<&str> = uri.names().collect();
-        if names.contains(&"pin-value") {
-            return Err(UriError::PinValue);
-        }
         names.sort_unstable();
         match names.windows(2).find(|w| w[0] == w[1]) {
             Some(twice) => Err(UriError::Twice(twice[0].to_owned())),
@@ -143,54 +172,61 @@ fn parse(part: &str, separator: char) -> Result<Vec<(String, Vec<u8>)>, UriError
     part.split(separator)
         .filter(|p| !p.is_empty())
         .map(|p| {
-            // The text is not repeated where it could be a PIN.
-            let (name, value) = p.split_once('=').ok_or_else(|| UriError::Attribute(cut(p)))?;
-            if name == "pin-value" {
+            let (name, value) = p.split_once('=').unwrap_or((p, ""));
+            let of_a_name = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+            let plain: String = name.chars().take_while(|c| of_a_name(*c)).take(LONGEST_NAME).collect();
+            let broken = plain.is_empty() || plain != name || !p.contains('=');
+            if is_a_pin(&plain) || (broken && could_be_a_pin(&plain)) {
                 return Err(UriError::PinValue);
             }
-            let value = if name == "id" { id_bytes(value)? } else { percent_decode(name, value)? };
-            Ok((name.to_owned(), value))
+            if broken {
+                return Err(UriError::Attribute(plain));
+            }
+            if name == "auth" && !["none", "pin"].contains(&value) {
+                return Err(UriError::Auth);
+            }
+            let value = if name == "id" { id_bytes(value)? } else { decoded(name, value)? };
+            Ok((plain, value))
         })
         .collect()
 }
 
-fn cut(text: &str) -> String {
-    text.chars().take(16).collect()
+/// `pin-value`, and what others call the same: `pin`, `x-pin-value`, `PIN_VALUE`. Where a PIN lies is not one.
+fn is_a_pin(name: &str) -> bool {
+    name != "pin-source" && name.split(['-', '_']).any(|word| word.eq_ignore_ascii_case("pin"))
 }
 
-/// `%01%02`, `0102`, `0x0102`, `01:02`; anything else is taken as it stands (RFC 7512 §2.3).
+/// What may be the name and the PIN run together: `pin4711`.
+fn could_be_a_pin(text: &str) -> bool {
+    text.split(['-', '_']).any(|word| word.to_ascii_lowercase().starts_with("pin"))
+}
+
+/// `%01%02`, `0102`, `0x0102`, `01:02`; anything else is taken as it stands (RFC 7512 §2.3), an odd number of digits too.
 fn id_bytes(value: &str) -> Result<Vec<u8>, UriError> {
     if !value.contains('%') {
+        let digits = value.strip_prefix("0x").unwrap_or_default();
+        if digits.len() % 2 == 1 && digits.bytes().all(|b| b.is_ascii_hexdigit()) {
+            return Err(UriError::HalfAByte("id".to_owned()));
+        }
         let digits = value.strip_prefix("0x").unwrap_or(value);
         let digits: String = if digits.split(':').all(|d| d.len() == 2) { digits.replace(':', "") } else { digits.to_owned() };
         if let Some(bytes) = from_hex(&digits).filter(|b| !b.is_empty()) {
             return Ok(bytes);
         }
     }
-    percent_decode("id", value)
+    decoded("id", value)
 }
 
-fn percent_decode(name: &str, value: &str) -> Result<Vec<u8>, UriError> {
-    let mut bytes = Vec::with_capacity(value.len());
-    let mut rest = value.as_bytes();
-    while let [first, tail @ ..] = rest {
-        if *first == b'%' {
-            let digits = tail.get(..2).and_then(|d| std::str::from_utf8(d).ok()).and_then(from_hex);
-            bytes.extend(digits.ok_or_else(|| UriError::Percent(name.to_owned()))?);
-            rest = &tail[2..];
-        } else {
-            bytes.push(*first);
-            rest = tail;
-        }
-    }
-    Ok(bytes)
+fn decoded(name: &str, value: &str) -> Result<Vec<u8>, UriError> {
+    percent_decode(value).ok_or_else(|| UriError::Percent(name.to_owned()))
 }
 
 impl fmt::Display for KeyUri {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(path) = &self.file {
-            use std::os::unix::ffi::OsStrExt;
-            return write!(f, "file:{}", percent_encode_but(path.as_os_str().as_bytes(), "/"));
+            let path = percent_encode_but(path.as_os_str().as_bytes(), "/");
+            // Two slashes before a path are those of an authority, which is empty here.
+            return write!(f, "file:{}{path}", if path.starts_with("//") { "//" } else { "" });
         }
         write!(f, "{}:", self.scheme)?;
         write_part(f, &self.attributes, ";", "")?;
@@ -278,7 +314,47 @@ mod tests {
         let error = "pkcs11:token=t?pin-value=4711".parse::<KeyUri>().unwrap_err();
         assert_eq!(error, UriError::PinValue);
         assert!(!error.to_string().contains("4711"));
+        for hidden in ["pin-value=4711", "pin=4711", "token=t?PIN-VALUE=4711", "token=%zz?Pin=4711", "pin=4711;pin=4711"] {
+            let error = format!("pkcs11:{hidden}").parse::<KeyUri>().unwrap_err();
+            assert!(!error.to_string().contains("4711"), "{hidden}: {error}");
+        }
         assert_eq!("pkcs11:pin-value=4711".parse::<KeyUri>(), Err(UriError::PinValue));
+        for text in
+            ["pkcs11:pin=4", "pkcs11:///m.so?slot=0x1&id=01&pin=4", "tpm2:handle=0x81020000;PIN=4", "pkcs11:a=b?pin-value=4:"]
+        {
+            assert!(holds_a_pin(text), "{text}");
+        }
+        for text in [
+            "pkcs11:///m.so?slot=0x1&id=01",
+            "pkcs11:object=pin",
+            "tpm2:handle=0x81020000;auth=pin",
+            "/pin",
+            "pkcs11:a=b?pin-source=file:/pin",
+        ] {
+            assert!(!holds_a_pin(text), "{text}");
+        }
+        assert_eq!("tpm2:handle=0x81020000;auth=4711".parse::<KeyUri>(), Err(UriError::Auth));
+    }
+
+    #[test]
+    fn refuses_whatever_is_called_a_pin_and_does_not_print_it() {
+        for name in ["pin", "PIN-VALUE", "x-pin-value", "pin_value", "pin-value:", "pin-value%3D", "pin;", "user-pin"] {
+            for text in
+                [format!("pkcs11:token=t?{name}4711"), format!("pkcs11:{name}=4711"), format!("pkcs11:token=t?{name}=4711")]
+            {
+                let error = text.parse::<KeyUri>().expect_err(&text);
+                assert!(!error.to_string().contains("4711"), "{text}: {error}");
+            }
+        }
+        assert!("pkcs11:token=t?pin-source=file:/pin".parse::<KeyUri>().is_ok());
+        assert!("pkcs11:x-pinned=1".parse::<KeyUri>().is_ok());
+    }
+
+    #[test]
+    fn says_what_stands_on_the_wrong_side() {
+        assert_eq!(parsed("pkcs11:module-path=/m.so").misplaced(&["token"]), Some("module-path"));
+        assert_eq!(parsed("pkcs11:?token=t").misplaced(&["token"]), Some("token"));
+        assert_eq!(parsed("pkcs11:token=t?module-path=/m.so").misplaced(&["token"]), None);
     }
 
     #[test]
@@ -287,5 +363,8 @@ mod tests {
         assert_eq!("pkcs11:token".parse::<KeyUri>(), Err(UriError::Attribute("token".into())));
         assert_eq!("pkcs11:token=%zz".parse::<KeyUri>(), Err(UriError::Percent("token".into())));
         assert_eq!("pkcs11:token=a;token=b".parse::<KeyUri>(), Err(UriError::Twice("token".into())));
+        assert_eq!("pkcs11:id=%01%0".parse::<KeyUri>(), Err(UriError::Percent("id".into())));
+        assert_eq!("pkcs11:id=0x012".parse::<KeyUri>(), Err(UriError::HalfAByte("id".into())));
+        assert_eq!("pkcs11:to ken=a".parse::<KeyUri>(), Err(UriError::Attribute("to".into())));
     }
 }

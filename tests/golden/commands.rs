@@ -5,8 +5,8 @@ use std::fs;
 use ziti_enroller_support::KeyType;
 
 use super::scenarios;
-use super::scene::{Run, Scene, until};
-use crate::machine::{Fixture, text};
+use super::scene::{Run, Scene};
+use crate::machine::{Fixture, text, until};
 
 /// A command about keys, in the module and token of the scene.
 fn of_keys<'s>(scene: &'s Scene, words: &str) -> Run<'s> {

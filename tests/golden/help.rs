@@ -10,17 +10,20 @@ use super::compare;
 use crate::machine::{Fixture, InToken, Machine, PROGRAM, text};
 
 /// Each command with its help; the first is the program's own.
-const HELP: [(&str, &str); 11] = [
+const HELP: [(&str, &str); 14] = [
     ("help", ""),
     ("help_enroll", "enroll"),
     ("help_resume", "resume"),
     ("help_status", "status"),
     ("help_doctor", "doctor"),
     ("help_verify", "verify"),
+    ("help_renew", "renew"),
     ("help_list", "list"),
     ("help_list_keys", "list keys"),
+    ("help_list_signers", "list signers"),
     ("help_key", "key"),
     ("help_key_create", "key create"),
+    ("help_csr", "csr"),
     ("help_inspect", "inspect"),
 ];
 
@@ -31,10 +34,13 @@ pub(super) const NAMES: &[&str] = &[
     "help_status",
     "help_doctor",
     "help_verify",
+    "help_renew",
     "help_list",
     "help_list_keys",
+    "help_list_signers",
     "help_key",
     "help_key_create",
+    "help_csr",
     "help_inspect",
     "nothing_typed",
 ];

@@ -4,7 +4,8 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 
 use super::scenarios;
-use super::scene::{Ran, Scene, until};
+use super::scene::{Ran, Scene};
+use crate::machine::until;
 
 /// Enrolls into a folder of this mode.
 fn into_folder(scene: &Scene, mode: u32) -> Ran {
@@ -46,6 +47,23 @@ scenarios! {
         scene.enroll().run()
     }
 
+    /// Ours, and somebody else may have put something in it.
+    fn work_folder_was_open_to_others(scene) {
+        let work = scene.path(".gate-7.json.enroll");
+        fs::create_dir(&work).expect("the machine's folder is writable");
+        fs::set_permissions(&work, fs::Permissions::from_mode(0o770)).expect("the folder is ours");
+        scene.enroll().run()
+    }
+
+    /// A name for a file of ours, in the place of one that we make.
+    fn work_folder_holds_a_second_name(scene) {
+        let precious = scene.file("precious", "precious");
+        let work = scene.path(".gate-7.json.enroll");
+        fs::create_dir(&work).expect("the machine's folder is writable");
+        fs::hard_link(precious, work.join("answer")).expect("the folder is ours");
+        scene.enroll().run()
+    }
+
     fn output_exists(scene) {
         scene.file("gate-7.json", "precious");
         scene.enroll().run()
@@ -72,6 +90,11 @@ scenarios! {
 
     fn quota_exceeded(scene) {
         scene.enroll().when("the user's quota is used up").inject("fallocate:error=EDQUOT", None).run()
+    }
+
+    fn files_may_not_be_large(scene) {
+        let enroll = scene.enroll().when("`ulimit -f 1` was said before");
+        enroll.by_shell("ulimit -f 1 && exec \"$@\"").run()
     }
 
     fn disk_breaks(scene) {

@@ -7,7 +7,8 @@ use std::time::Duration;
 use ziti_enroller_support::{Fault, Relay};
 
 use super::scenarios;
-use super::scene::{Ran, Scene, until};
+use super::scene::{Ran, Scene};
+use crate::machine::until;
 
 /// Enrolls with a module that hangs in the first call of this function.
 fn hanging_in(scene: &Scene, function: &str) -> Ran {

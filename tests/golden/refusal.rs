@@ -49,6 +49,40 @@ scenarios! {
         refused(scene, "COULD_NOT_VALIDATE", 602)
     }
 
+    fn refused_with_status_601(scene) {
+        refused(scene, "COULD_NOT_VALIDATE", 601)
+    }
+
+    /// Of routers.
+    fn refused_missing_request(scene) {
+        refused(scene, "MISSING_OR_INVALID_CSR", 400)
+    }
+
+    fn refused_certificate(scene) {
+        refused(scene, "CERTIFICATE_FAILED_VALIDATION", 400)
+    }
+
+    /// As controllers before 1.6.1 call it, and others for method `ca`.
+    fn refused_certificate_by_an_older_name(scene) {
+        refused(scene, "CERT_FAILED_VALIDATION", 400)
+    }
+
+    fn refused_ca(scene) {
+        refused(scene, "ENROLLMENT_CA_NOT_VALID", 400)
+    }
+
+    fn refused_without_any_ca(scene) {
+        refused(scene, "ENROLLMENT_NO_VALID_CAS", 400)
+    }
+
+    fn refused_certificate_without_a_claim(scene) {
+        refused(scene, "MISSING_CERT_CLAIM", 400)
+    }
+
+    fn refused_by_policy(scene) {
+        refused(scene, "INVALID_ENROLLMENT_NOT_ALLOWED", 409)
+    }
+
     fn refused_unauthorized(scene) {
         refused(scene, "UNAUTHORIZED", 401)
     }
@@ -76,6 +110,10 @@ scenarios! {
 
     fn token_enrolled_already(scene) {
         refused(scene, "INVALID_ENROLLMENT_ALREADY_ENROLLED", 410)
+    }
+
+    fn identity_enrolled_already(scene) {
+        refused(scene, "ENROLLMENT_IDENTITY_ALREADY_ENROLLED", 409)
     }
 
     fn too_many_requests(scene) {

@@ -114,6 +114,19 @@ scenarios! {
         full.inject("ftruncate:error=ENOSPC:when=3", None).run()
     }
 
+    /// The last way to save what was issued.
+    fn disk_full_when_the_answer_is_kept(scene) {
+        let answer = scene.path(".gate-7.json.enroll").join("answer");
+        let full = scene.enroll().when("the file system is full when the answer is to be kept");
+        full.inject("ftruncate:error=ENOSPC", Some(&answer)).run()
+    }
+
+    fn disk_read_only_when_the_answer_is_kept(scene) {
+        let answer = scene.path(".gate-7.json.enroll").join("answer");
+        let read_only = scene.enroll().when("the file system has become read-only when the answer is to be kept");
+        read_only.inject("fsync:error=EROFS", Some(&answer)).run()
+    }
+
     fn disk_breaks_after_the_request(scene) {
         let breaks = scene.enroll().when("the disk has a fault when the identity gets its name");
         breaks.inject("renameat2:error=EIO", None).run()

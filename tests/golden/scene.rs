@@ -3,10 +3,9 @@
 use std::cell::OnceCell;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use ziti_enroller_support::{Controller, Fault, Options, Outcome, Program, Running, Terminal, Token, require};
+use ziti_enroller_support::{Canary, Controller, Fault, Options, Outcome, Program, Running, Terminal, Token, require};
 
 use super::redact::redact;
 use crate::machine::{Fixture, InFiles, InToken, Machine, PROGRAM, text};
@@ -94,7 +93,6 @@ impl Scene {
             around: Vec::new(),
             words: words.split_whitespace().map(str::to_owned).collect(),
             shown: Vec::new(),
-            hidden: Vec::new(),
             stdin: None,
             names: Vec::new(),
         }
@@ -136,10 +134,12 @@ impl Scene {
             (text(self.machine.folder()), "[DIR]"),
             // As references write it.
             (text(self.machine.folder()).replace('/', "%2F"), "[DIR]"),
-            (self.token.sub().to_owned(), "[ID]"),
             (self.token.compact().to_owned(), "[TOKEN]"),
             (env!("CARGO_PKG_VERSION").to_owned(), "[VERSION]"),
         ];
+        // That of a network token is the controller's address.
+        known.extend([self.token.sub().to_owned()].into_iter().filter(|sub| !sub.starts_with("https:")).map(|sub| (sub, "[ID]")));
+        known.extend(self.controller.authenticators().into_iter().map(|one| (one.identity_id, "[ID]")));
         known.extend(self.others.iter().map(|identity| (identity.clone(), "[OTHER ID]")));
         if let Some(InToken { hsm }) = self.keys.get() {
             known.push((text(hsm.directory()), "[TOKEN DIR]"));
@@ -152,10 +152,10 @@ impl Scene {
     }
 
     /// What must be in nothing that is said.
-    fn secrets(&self) -> Vec<String> {
-        let pins = self.keys.get().into_iter().flat_map(|keys| keys.hsm.tokens()).map(|token| token.pin.clone());
-        let secrets = pins.chain([self.token.jti().to_owned(), self.token.compact().to_owned()]);
-        secrets.filter(|secret| !secret.is_empty()).collect()
+    fn secrets(&self) -> Vec<Canary> {
+        let pins = self.keys.get().into_iter().flat_map(|keys| keys.hsm.tokens()).map(|token| ("PIN", token.pin.as_str()));
+        let secrets = pins.chain([("jti", self.token.jti()), ("token", self.token.compact())]);
+        secrets.filter(|(_, secret)| !secret.is_empty()).map(|(name, secret)| Canary::new(name, secret)).collect()
     }
 }
 
@@ -167,7 +167,6 @@ pub struct Run<'s> {
     words: Vec<String>,
     /// The part of the environment that the golden file shows.
     shown: Vec<(String, String)>,
-    hidden: Vec<(String, String)>,
     stdin: Option<Vec<u8>>,
     /// What stands for what in the golden file of this run alone.
     names: Vec<(String, &'static str)>,
@@ -239,7 +238,7 @@ impl<'s> Run<'s> {
     fn program(&self) -> Program {
         let mut line = self.around.iter().map(String::as_str).chain([PROGRAM]).collect::<Vec<_>>().into_iter();
         let mut program = Program::new(line.next().unwrap_or(PROGRAM)).args(line).args(&self.words);
-        program = program.current_dir(self.scene.machine.folder()).envs(self.shown.iter().chain(&self.hidden).cloned());
+        program = program.current_dir(self.scene.machine.folder()).envs(self.shown.iter().cloned());
         if let Some(keys) = self.scene.keys.get() {
             let own: Vec<&str> = self.shown.iter().map(|(name, _)| name.as_str()).collect();
             program = program.envs(keys.surroundings().into_iter().filter(|(name, _)| !own.contains(&name.as_str())));
@@ -294,22 +293,24 @@ impl<'s> Run<'s> {
 
     /// The same, with somebody at a terminal who is asked `question` and types `answer`.
     pub fn at_terminal(self, question: &str, answer: &str) -> Ran {
+        self.at_terminal_asked(&[(question, answer)])
+    }
+
+    /// The same with several questions.
+    pub fn at_terminal_asked(self, dialogue: &[(&str, &str)]) -> Ran {
         let terminal = Terminal::open();
         let before = self.scene.controller.enroll_posts();
-        require("setsid", "util-linux");
-        let mut run = self.by_shell("exec setsid --ctty --wait \"$@\" <\"$TERMINAL\"");
-        run.hidden.push(("TERMINAL".into(), text(terminal.path())));
-        let running = run.program().start();
-        terminal.answer(question, answer);
+        let running = terminal.seat(self.program()).start();
+        dialogue.iter().for_each(|(question, answer)| terminal.answer(question, answer));
         let outcome = running.wait();
-        run.ran(&outcome, before, Some(terminal.shown()))
+        self.ran(&outcome, before, Some(terminal.shown()))
     }
 
     fn ran(&self, outcome: &Outcome, before: usize, terminal: Option<String>) -> Ran {
         let known = [self.scene.known(), self.names.clone()].concat();
         for secret in self.scene.secrets() {
             let said = [&outcome.stdout, &outcome.stderr, terminal.as_ref().unwrap_or(&String::new())].map(Clone::clone);
-            assert!(!said.concat().contains(&secret), "it says a secret: {outcome}");
+            assert_eq!(secret.found_in(said.concat()), None, "it says a secret ({}): {outcome}", secret.name());
         }
         let exit = outcome.code.unwrap_or_else(|| panic!("no exit code: {outcome}"));
         let why = self.why.map(|why| format!("# {why}\n")).unwrap_or_default();
@@ -388,14 +389,5 @@ fn sorted(value: Value) -> Value {
         }
         Value::Array(values) => Value::Array(values.into_iter().map(sorted).collect()),
         other => other,
-    }
-}
-
-/// Waits until something is so.
-pub fn until(what: &str, is_so: impl Fn() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(20);
-    while !is_so() {
-        assert!(Instant::now() < deadline, "waited in vain: {what}");
-        std::thread::sleep(Duration::from_millis(1));
     }
 }

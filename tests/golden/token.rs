@@ -113,10 +113,6 @@ scenarios! {
         with_claim(scene, "em", "magic")
     }
 
-    fn token_method_later(scene) {
-        with_claim(scene, "em", "ottca")
-    }
-
     fn token_of_a_router(scene) {
         with_claim(scene, "em", "erott")
     }

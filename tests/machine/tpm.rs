@@ -14,6 +14,8 @@ use super::{Fixture, text};
 const MAKES: &[&str] = &["p256", "p384", "rsa2048", "rsa3072"];
 /// Where the handles begin that are ours to fill.
 const FIRST: u32 = 0x8102_0000;
+/// Of the keys, unless told otherwise.
+const PIN: &str = "tpm-47110815";
 /// What a file of tpm2-openssl is taken for by its name.
 const EXTENSION: &str = ".tss2.pem";
 
@@ -21,17 +23,16 @@ const EXTENSION: &str = ".tss2.pem";
 #[derive(Debug)]
 struct WithPin {
     tpm: Swtpm,
+    pin: String,
     file: PathBuf,
 }
 
 impl WithPin {
-    const PIN: &str = "tpm-47110815";
-
-    fn new(folder: &Path) -> Self {
+    fn new(folder: &Path, pin: &str) -> Self {
         let file = folder.join("pin");
-        fs::write(&file, Self::PIN).expect("the machine's folder is writable");
+        fs::write(&file, pin).expect("the machine's folder is writable");
         fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).expect("the file is ours");
-        Self { tpm: Swtpm::new(), file }
+        Self { tpm: Swtpm::new(), pin: pin.into(), file }
     }
 
     fn surroundings(&self) -> Vec<(String, String)> {
@@ -41,6 +42,14 @@ impl WithPin {
     fn option(&self) -> Vec<String> {
         vec!["--pin-file".into(), text(&self.file)]
     }
+}
+
+/// Keys in a TPM that may be reached in another way than directly.
+pub trait InTpm: Fixture {
+    /// The TPM.
+    fn tpm(&self) -> &Swtpm;
+    /// As [`Fixture::place`], with the TPM behind `tcti`.
+    fn place_behind(&self, tcti: &str) -> Vec<String>;
 }
 
 /// The value of an attribute of a `tpm2:` reference.
@@ -65,6 +74,16 @@ pub struct InTpmFile {
 }
 
 impl InTpmFile {
+    /// With this PIN for every key.
+    pub fn with_pin(folder: &Path, pin: &str) -> Self {
+        Self { keys: WithPin::new(folder, pin), folder: folder.to_owned() }
+    }
+
+    /// The TPM.
+    pub fn tpm(&self) -> &Swtpm {
+        &self.keys.tpm
+    }
+
     fn files(&self) -> Vec<PathBuf> {
         let entries = fs::read_dir(&self.folder).expect("the machine's folder can be listed");
         let paths = entries.map(|entry| entry.expect("the machine's folder can be listed").path());
@@ -75,8 +94,26 @@ impl InTpmFile {
 
     /// By tpm2-openssl, which loads it into the TPM.
     fn public_half(&self, file: &Path) -> Vec<u8> {
-        let openssl = self.keys.tpm.openssl("pkey").args(["-passin", &format!("pass:{}", WithPin::PIN), "-in"]).arg(file);
+        let openssl = self.keys.tpm.openssl("pkey").args(["-passin", &format!("pass:{}", self.keys.pin), "-in"]).arg(file);
         written_by(openssl.args(["-pubout", "-outform", "DER", "-out"]))
+    }
+}
+
+/// Keys in, or beside, a TPM of the machine's own.
+pub trait OnTpm: Fixture {
+    /// That TPM.
+    fn tpm(&self) -> &Swtpm;
+}
+
+impl OnTpm for InTpmFile {
+    fn tpm(&self) -> &Swtpm {
+        &self.keys.tpm
+    }
+}
+
+impl OnTpm for InTpmHandle {
+    fn tpm(&self) -> &Swtpm {
+        &self.keys.tpm
     }
 }
 
@@ -87,7 +124,7 @@ impl Fixture for InTpmFile {
     const SIGNATURES: usize = 20;
 
     fn new(folder: &Path) -> Self {
-        Self { keys: WithPin::new(folder), folder: folder.to_owned() }
+        Self::with_pin(folder, PIN)
     }
 
     fn surroundings(&self) -> Vec<(String, String)> {
@@ -95,7 +132,7 @@ impl Fixture for InTpmFile {
     }
 
     fn place(&self) -> Vec<String> {
-        vec!["--tcti".into(), self.keys.tpm.tcti()]
+        self.place_behind(&self.keys.tpm.tcti())
     }
 
     fn pin(&self) -> Vec<String> {
@@ -114,7 +151,7 @@ impl Fixture for InTpmFile {
             KeyType::Rsa2048 => ["RSA", "bits:2048"],
         };
         let openssl = self.keys.tpm.openssl("genpkey").args(["-algorithm", kind[0], "-pkeyopt", kind[1], "-pkeyopt"]);
-        let openssl = openssl.arg(format!("user-auth:{}", WithPin::PIN)).arg("-out");
+        let openssl = openssl.arg(format!("user-auth:{}", self.keys.pin)).arg("-out");
         openssl.arg(self.folder.join(format!("{name}{EXTENSION}"))).run().success();
     }
 
@@ -130,8 +167,23 @@ impl Fixture for InTpmFile {
         self.keys.tpm.wrong_tries() as usize
     }
 
+    /// A raw TPM keeps what a killed program has loaded.
+    fn after_a_kill(&self) {
+        self.keys.tpm.flush();
+    }
+
     fn public_key_of(&self, id_key: &str) -> Vec<u8> {
         self.public_half(Path::new(attribute(id_key, "file")))
+    }
+}
+
+impl InTpm for InTpmFile {
+    fn tpm(&self) -> &Swtpm {
+        &self.keys.tpm
+    }
+
+    fn place_behind(&self, tcti: &str) -> Vec<String> {
+        vec!["--tcti".into(), tcti.into()]
     }
 }
 
@@ -145,6 +197,16 @@ pub struct InTpmHandle {
 }
 
 impl InTpmHandle {
+    /// With this PIN for every key.
+    pub fn with_pin(folder: &Path, pin: &str) -> Self {
+        Self { keys: WithPin::new(folder, pin), folder: folder.to_owned(), names: RefCell::default() }
+    }
+
+    /// The TPM.
+    pub fn tpm(&self) -> &Swtpm {
+        &self.keys.tpm
+    }
+
     fn handle(&self, name: &str) -> u32 {
         let mut names = self.names.borrow_mut();
         let at = names.iter().position(|known| known == name).unwrap_or_else(|| {
@@ -171,7 +233,7 @@ impl Fixture for InTpmHandle {
     const SIGNATURES: usize = 20;
 
     fn new(folder: &Path) -> Self {
-        Self { keys: WithPin::new(folder), folder: folder.to_owned(), names: RefCell::default() }
+        Self::with_pin(folder, PIN)
     }
 
     fn surroundings(&self) -> Vec<(String, String)> {
@@ -179,7 +241,7 @@ impl Fixture for InTpmHandle {
     }
 
     fn place(&self) -> Vec<String> {
-        vec!["--tcti".into(), self.keys.tpm.tcti(), "--key".into(), "tpm2:handle=auto".into()]
+        self.place_behind(&self.keys.tpm.tcti())
     }
 
     fn pin(&self) -> Vec<String> {
@@ -209,7 +271,7 @@ impl Fixture for InTpmHandle {
             .run()
             .success();
         tpm.flush();
-        let make = tpm.tool("tpm2_create").args(["-Q", "-G", kind, "-p", WithPin::PIN]);
+        let make = tpm.tool("tpm2_create").args(["-Q", "-G", kind, "-p", &self.keys.pin]);
         let make = make.args(["-a", "fixedtpm|fixedparent|sensitivedataorigin|userwithauth|sign"]);
         make.arg("-C").arg(file("parent.ctx")).arg("-c").arg(file("key.ctx")).run().success();
         tpm.flush();
@@ -230,7 +292,22 @@ impl Fixture for InTpmHandle {
         self.keys.tpm.wrong_tries() as usize
     }
 
+    /// A raw TPM keeps what a killed program has loaded.
+    fn after_a_kill(&self) {
+        self.keys.tpm.flush();
+    }
+
     fn public_key_of(&self, id_key: &str) -> Vec<u8> {
         self.public_half(attribute(id_key, "handle"))
+    }
+}
+
+impl InTpm for InTpmHandle {
+    fn tpm(&self) -> &Swtpm {
+        &self.keys.tpm
+    }
+
+    fn place_behind(&self, tcti: &str) -> Vec<String> {
+        vec!["--tcti".into(), tcti.into(), "--key".into(), "tpm2:handle=auto".into()]
     }
 }

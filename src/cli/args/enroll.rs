@@ -8,18 +8,21 @@ use clap::ArgMatches;
 use clap::builder::FalseyValueParser;
 use clap::parser::ValueSource;
 use secrecy::SecretString;
+use ziti_enroller::certificate::Anchors;
 use ziti_enroller::error::Error;
 use ziti_enroller::files::{self, FileErrorKind};
 use ziti_enroller::flow::enroll::Request;
-use ziti_enroller::flow::enroll::stage::KeyWish;
+use ziti_enroller::flow::enroll::stage::{CertificateWish, KeyWish};
 use ziti_enroller::flow::{Event, Watch};
-use ziti_enroller::jwt::{self, TokenError, UnverifiedToken};
-use ziti_enroller::key::uri::UriError;
+use ziti_enroller::identity::{self, IdentityError};
+use ziti_enroller::jwt::{self, Brings, Method, TokenError, UnverifiedToken};
+use ziti_enroller::key::uri::{UriError, holds_a_pin};
 use ziti_enroller::key::{KeyAlgorithm, KeyProvider, KeyReference, KeyUri, Providers};
 use ziti_enroller::text::Hint;
 
-use super::PinArgs;
 use super::limits::{LimitArgs, PatienceArgs, owner};
+use super::secret::{SecretArgs, together};
+use super::{PinArgs, ProxyArgs};
 use crate::cli::process::Inherited;
 
 /// The options of `enroll`, but for those that providers declare.
@@ -43,6 +46,25 @@ pub struct EnrollArgs {
     /// Type of a new key: p256, p384, rsa2048, rsa3072, rsa4096 [default: p256]
     #[arg(short = 'a', long, value_name = "TYPE", env = "ZITI_ENROLLER_KEY_ALG", hide_env = true)]
     key_alg: Option<String>,
+    /// Certificate of a third-party CA and its intermediates, for tokens of methods ottca and ca: a file, or `auto` for the
+    /// one beside the key [default: auto]
+    #[arg(short, long, value_name = "FILE|auto", env = "ZITI_ENROLLER_CERT", hide_env = true)]
+    cert: Option<PathBuf>,
+    /// Name of the new identity, for tokens of method ca
+    #[arg(short = 'n', long, value_name = "NAME", env = "ZITI_ENROLLER_IDNAME", hide_env = true)]
+    idname: Option<String>,
+    /// Trust the controller by the CA certificates in this file, not by the token's signature
+    #[arg(long, value_name = "FILE", env = "ZITI_ENROLLER_CA", hide_env = true)]
+    ca: Option<PathBuf>,
+    /// The controller's address, for --ca and --idp-token without a network token
+    #[arg(long, value_name = "URL", env = "ZITI_ENROLLER_CONTROLLER", hide_env = true)]
+    controller: Option<String>,
+    /// The controller's id of the identity provider, where its token does not say: see `list signers`
+    #[arg(long, value_name = "ID", env = "ZITI_ENROLLER_ISSUER_ID", hide_env = true)]
+    issuer_id: Option<String>,
+    /// What some methods put into the request.
+    #[command(flatten)]
+    pub secrets: SecretArgs,
     /// Put the PIN into the identity file, for SDKs that look nowhere else
     #[arg(long, env = "ZITI_ENROLLER_EMBED_PIN", hide_env = true, value_parser = FalseyValueParser::new())]
     embed_pin: bool,
@@ -64,6 +86,8 @@ pub struct EnrollArgs {
     pub pins: PinArgs,
     #[command(flatten)]
     pub limits: LimitArgs,
+    #[command(flatten)]
+    pub proxy: ProxyArgs,
 }
 
 /// An enrollment, as it was typed.
@@ -79,6 +103,13 @@ pub struct Given {
     flag: &'static str,
     value: String,
     typed: bool,
+}
+
+impl Given {
+    /// Whether it stood on the command line, and not in the environment.
+    pub fn is_typed(&self) -> bool {
+        self.typed
+    }
 }
 
 /// The options of providers that were given.
@@ -106,8 +137,14 @@ impl Enroll {
     /// Reads the token and says what is to be done.
     pub fn into_request(self, providers: &Providers, inherited: &Inherited, watch: &dyn Watch) -> Result<Request, Error> {
         let key = self.key_wish(providers)?;
+        if self.typed.secrets.reads_stdin() && self.typed.jwt.as_ref().is_some_and(|jwt| jwt == "-") {
+            return Err(usage_with("two tokens cannot both be on standard input", "put one of them into a file"));
+        }
+        let idp = self.typed.secrets.idp_token(watch)?;
         let (token, token_file) = self.token(inherited, watch)?;
-        let token = Arc::new(UnverifiedToken::parse(&token).map_err(Error::Token)?);
+        let token = Arc::new(together(token, idp.as_ref())?);
+        self.check_method(token.method(), &key, providers)?;
+        self.mind_the_certificate(&token, &key, providers, watch)?;
         let out = match (&self.typed.out, &token_file) {
             (Some(out), _) => out.clone(),
             (None, Some(file)) => output_of(file)?,
@@ -124,26 +161,65 @@ impl Enroll {
         if token_file.is_some() && token_file == files::absolute(&out).ok() {
             return Err(usage_with("--out is the token's own file", "give another name with --out"));
         }
+        let certificate = match &self.typed.cert {
+            Some(path) if path.as_os_str() == "auto" => Some(CertificateWish::Beside),
+            // A later run may start elsewhere.
+            Some(path) => Some(CertificateWish::File(files::absolute(path).map_err(Error::Read)?)),
+            None => None,
+        };
+        let given = self.typed.ca.as_deref().map(anchors).transpose()?;
+        // The last, for a person may be asked.
+        let secret = self.typed.secrets.for_request(token.method(), idp.as_ref())?;
         Ok(Request {
-            token: Some(token),
-            certificate: None,
             token_file,
-            out,
-            key,
+            certificate,
+            name: self.typed.idname,
+            issuer: self.typed.issuer_id,
+            secret,
+            given,
             force: self.typed.force,
             remove_token: self.typed.rm,
             embed_pin: self.typed.embed_pin,
             owner,
+            ..Request::new(Some(token), out, key)
         })
     }
 
-    fn token(&self, inherited: &Inherited, watch: &dyn Watch) -> Result<(SecretString, Option<PathBuf>), Error> {
-        let missing = |what: String| Error::Token(TokenError::Missing(what));
-        let Some(jwt) = &self.typed.jwt else {
-            let token = inherited.token().ok_or_else(|| missing("none was given".into()))?;
-            return Ok((token, None));
-        };
-        read_token(jwt, watch)
+    fn token(&self, inherited: &Inherited, watch: &dyn Watch) -> Result<(UnverifiedToken, Option<PathBuf>), Error> {
+        let parse = |text: SecretString| UnverifiedToken::parse(&text).map_err(Error::Token);
+        match (&self.typed.jwt, inherited.token(), &self.typed.controller) {
+            (Some(jwt), ..) => {
+                let (text, file) = read_token(jwt, watch)?;
+                Ok((parse(text)?, file))
+            }
+            (None, Some(text), _) => Ok((parse(text)?, None)),
+            (None, None, Some(url)) => Ok((controller(url, self.typed.ca.is_some())?, None)),
+            (None, None, None) => Err(Error::Token(TokenError::Missing("none was given".into()))),
+        }
+    }
+
+    /// Whether what was typed fits the method.
+    fn check_method(&self, method: Method, key: &KeyWish, providers: &Providers) -> Result<(), Error> {
+        let typed = &self.typed;
+        if !method.brings().a_key() && (typed.key.is_some() || typed.create || typed.key_alg.is_some()) {
+            let message = format!("a token of method {} makes no key, and one is asked for", method.name());
+            return Err(usage_with(message, "leave --key, --create and --key-alg out"));
+        }
+        if let Some(id) = &typed.issuer_id {
+            if method.brings() != Brings::IdpToken {
+                return Err(usage_with("--issuer-id is for the token of an identity provider", "give that with --idp-token"));
+            }
+            if id.is_empty() || id.len() > 64 || !id.chars().all(|c| c.is_ascii_alphanumeric() || "-._~".contains(c)) {
+                return Err(usage_with("--issuer-id is no id of a controller", "see `ziti-enroller list signers`"));
+            }
+        }
+        // Whom the controller will make is not known yet: a key in a device cannot be called after them.
+        let is_named = typed.key.as_deref().is_some_and(|k| k != "auto");
+        let in_device = providers.of(key.uri()).is_ok_and(KeyProvider::keys_live_in_a_device);
+        if method.brings() == Brings::IdpToken && in_device && !is_named {
+            return Err(usage_with("this method needs a name for its key", "give it with --key, and --create to make it"));
+        }
+        Ok(())
     }
 
     /// The folder of ziti-edge-tunnel is a place like any other, but for what that program does there.
@@ -155,24 +231,11 @@ impl Enroll {
         token_file: Option<&Path>,
         watch: &dyn Watch,
     ) -> Result<(), Error> {
-        let folder =
-            std::env::var_os("ZITI_IDENTITY_DIR").map_or_else(|| PathBuf::from("/opt/openziti/etc/identities"), PathBuf::from);
-        let is_in = |file: &Path| {
-            let parent = std::path::absolute(file).ok().and_then(|f| f.parent().map(Path::to_owned));
-            parent.and_then(|p| p.canonicalize().ok()).is_some_and(|p| folder.canonicalize().ok() == Some(p))
-        };
-        let in_device = providers.of(key.uri()).is_ok_and(KeyProvider::keys_live_in_a_device);
-        if in_device && !self.typed.embed_pin && is_in(out) {
-            let message = format!(
-                "{} is read by ziti-edge-tunnel, which crashes at every start on an identity whose key wants a PIN that is not in it",
-                folder.display()
-            );
-            return Err(usage_with(message, "give --embed-pin, or put the identity into another folder"));
-        }
-        if !self.typed.rm && token_file.is_some_and(is_in) {
+        must_suit_the_tunneler(key, providers, out, self.typed.embed_pin)?;
+        if !self.typed.rm && token_file.is_some_and(is_for_the_tunneler) {
             let text = format!(
                 "a token file in {} is enrolled by the service of ziti-edge-tunnel with a software key: keep tokens elsewhere",
-                folder.display()
+                folder_of_the_tunneler().display()
             );
             // A watcher that wants to end the run does so at the next stage.
             drop(watch.event(&Event::Note(&text)));
@@ -182,11 +245,70 @@ impl Enroll {
 
     /// Which key was asked for.
     pub fn key_wish(&self, providers: &Providers) -> Result<KeyWish, Error> {
-        let named = match self.typed.key.as_deref() {
+        let EnrollArgs { provider, key, create, key_alg, .. } = &self.typed;
+        let asked = AskedKey { provider: provider.as_deref(), key: key.as_deref(), create: *create, key_alg: key_alg.as_deref() };
+        asked.wish(&self.options, providers)
+    }
+
+    /// A certificate is for a key that is there, and that is named.
+    fn mind_the_certificate(
+        &self,
+        token: &UnverifiedToken,
+        key: &KeyWish,
+        providers: &Providers,
+        watch: &dyn Watch,
+    ) -> Result<(), Error> {
+        let method = token.method().name();
+        if token.method().brings() != Brings::Certificate {
+            if self.typed.cert.is_some() {
+                // As the tools before this one did.
+                let text = format!("--cert is for tokens of methods ottca and ca, and this one is of method {method}: not used");
+                drop(watch.event(&Event::Note(&text)));
+            }
+            return Ok(());
+        }
+        if self.typed.create || self.typed.key_alg.is_some() {
+            return Err(usage_with(
+                format!("a token of method {method} is for a certificate that is there, and so is its key"),
+                "leave --create and --key-alg out; `ziti-enroller csr` makes a key and a request for a certificate",
+            ));
+        }
+        let named_after_the_identity =
+            token.identity().is_some() && providers.of(key.uri()).is_ok_and(KeyProvider::keys_live_in_a_device);
+        match key {
+            KeyWish::New { .. } if !named_after_the_identity => Err(usage_with(
+                format!("a token of method {method} needs --key"),
+                "give with --cert the certificate, and with --key its key",
+            )),
+            KeyWish::New { .. } | KeyWish::Existing(_) => Ok(()),
+        }
+    }
+}
+
+/// A key, as it was typed.
+#[derive(Clone, Copy, Debug)]
+pub struct AskedKey<'a> {
+    /// `--provider`.
+    pub provider: Option<&'a str>,
+    /// `--key`.
+    pub key: Option<&'a str>,
+    /// `--create`.
+    pub create: bool,
+    /// `--key-alg`.
+    pub key_alg: Option<&'a str>,
+}
+
+impl AskedKey<'_> {
+    /// What is meant.
+    ///
+    /// # Errors
+    /// Usage.
+    pub fn wish(&self, options: &[Given], providers: &Providers) -> Result<KeyWish, Error> {
+        let named = match self.key {
             None | Some("auto") => None,
             Some(text) => Some(reference(text, providers).map_err(|e| usage(format!("--key: {e}")))?),
         };
-        let provider = match (&self.typed.provider, &named) {
+        let provider = match (self.provider, &named) {
             (Some(name), _) => providers.named(name).ok_or_else(|| {
                 let known: Vec<&str> = providers.iter().map(KeyProvider::name).collect();
                 usage_with(format!("there is no provider `{name}`"), format!("known are {}", known.join(", ")))
@@ -200,9 +322,9 @@ impl Enroll {
         if let Some(uri) = named.as_ref().filter(|u| u.scheme() != provider.scheme()) {
             return Err(usage(format!("--provider {} does not read `{}:` references", provider.name(), uri.scheme())));
         }
-        let algorithm = self.typed.key_alg.as_deref().map(algorithm).transpose()?;
-        let within = fold(&self.options, provider, named.clone().unwrap_or_else(|| KeyUri::new(provider.scheme())))?;
-        match (&named, self.typed.create) {
+        let algorithm = self.key_alg.map(algorithm).transpose()?;
+        let within = fold(options, provider, named.clone().unwrap_or_else(|| KeyUri::new(provider.scheme())))?;
+        match (&named, self.create) {
             (Some(uri), false) if !provider.implies_new(uri) => {
                 if let Some(algorithm) = algorithm {
                     return Err(usage_with(
@@ -218,10 +340,38 @@ impl Enroll {
     }
 }
 
+/// The folder whose identities ziti-edge-tunnel reads.
+fn folder_of_the_tunneler() -> PathBuf {
+    std::env::var_os("ZITI_IDENTITY_DIR").map_or_else(|| PathBuf::from("/opt/openziti/etc/identities"), PathBuf::from)
+}
+
+fn is_for_the_tunneler(file: &Path) -> bool {
+    let parent = std::path::absolute(file).ok().and_then(|f| f.parent().map(Path::to_owned));
+    let folder = folder_of_the_tunneler().canonicalize().ok();
+    parent.and_then(|p| p.canonicalize().ok()).is_some_and(|p| folder == Some(p))
+}
+
+/// Refuses an identity for ziti-edge-tunnel whose key wants a PIN that is not in it.
+pub fn must_suit_the_tunneler(key: &KeyWish, providers: &Providers, out: &Path, embed_pin: bool) -> Result<(), Error> {
+    let in_device = providers.of(key.uri()).is_ok_and(KeyProvider::keys_live_in_a_device);
+    if !in_device || embed_pin || !is_for_the_tunneler(out) {
+        return Ok(());
+    }
+    let message = format!(
+        "{} is read by ziti-edge-tunnel, which crashes at every start on an identity whose key wants a PIN that is not in it",
+        folder_of_the_tunneler().display()
+    );
+    Err(usage_with(message, "give --embed-pin, or put the identity into another folder"))
+}
+
 /// A reference as people write it, or what stands in `id.key` of an identity.
 pub fn reference(text: &str, providers: &Providers) -> Result<KeyUri, String> {
+    // That of an identity may hold one, but not where the process list shows it.
+    if holds_a_pin(text) {
+        return Err(UriError::PinValue.to_string());
+    }
     match providers.locate(&KeyReference::found(text)) {
-        Some(located) => located.map_err(|e| e.to_string()),
+        Some(located) => located.map_err(|e| text.parse::<KeyUri>().err().map_or_else(|| e.to_string(), |why| why.to_string())),
         None => text.parse().map_err(|e: UriError| e.to_string()),
     }
 }
@@ -243,7 +393,16 @@ pub fn fold(options: &[Given], provider: &dyn KeyProvider, mut uri: KeyUri) -> R
                 None => continue,
             },
         };
+        // A URI may stand there as well.
+        if holds_a_pin(&value) {
+            return Err(usage(format!("--{}: {}", option.flag, UriError::PinValue)));
+        }
+        // An empty value says nothing: in a reference it would be a name.
+        if value.is_empty() {
+            continue;
+        }
         match uri.attribute(option.attribute) {
+            None if !typed && option.instead.iter().any(|name| uri.attribute(name).is_some()) => {}
             None => uri.set(option.attribute, value.as_bytes()),
             Some(there) if typed && there != value.as_bytes() => {
                 return Err(usage(format!("--{} and `{}` of --key disagree", option.flag, option.attribute)));
@@ -273,6 +432,24 @@ pub fn read_token(jwt: &OsStr, watch: &dyn Watch) -> Result<(SecretString, Optio
     // A later run may start elsewhere.
     let path = files::absolute(&path).map_err(token_file_error)?;
     Ok((text(token)?, Some(path)))
+}
+
+/// In place of a token, for a controller that is trusted by `--ca`.
+pub fn controller(url: &str, is_trusted: bool) -> Result<UnverifiedToken, Error> {
+    if !is_trusted {
+        return Err(usage_with(
+            "--controller says where the controller is, and not why to trust it",
+            "give --ca, or a network token",
+        ));
+    }
+    url.parse().map(UnverifiedToken::of_controller).map_err(|e| usage(format!("--controller {url}: {e}")))
+}
+
+/// The CA certificates of a file.
+pub fn anchors(path: &Path) -> Result<Anchors, Error> {
+    let pem = files::read_file(path, identity::LARGEST).map_err(Error::Read)?;
+    let unusable = |e| Error::Identity { path: path.to_owned(), source: IdentityError::Certificates("ca", e) };
+    Anchors::from_pem(&pem).map_err(unusable)
 }
 
 /// As the historical tool took them, `RSA` and `EC`, and by our own names.

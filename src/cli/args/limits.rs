@@ -35,7 +35,7 @@ impl LimitArgs {
     /// How the network is reached.
     pub fn reach(&self) -> Reach {
         let usual = Reach::default();
-        Reach { connect: usual.connect.min(self.timeout), request: self.timeout }
+        Reach { connect: usual.connect.min(self.timeout), request: self.timeout, ..usual }
     }
 
     /// How long a device may take.
@@ -66,8 +66,8 @@ impl PatienceArgs {
     }
 }
 
-/// `30`, `30s`, `500ms`, `2m`, `1h`.
-fn duration(text: &str) -> Result<Duration, String> {
+/// `30`, `30s`, `500ms`, `2m`, `1h`, `20d`.
+pub fn duration(text: &str) -> Result<Duration, String> {
     let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(end);
     let milliseconds: u64 = match unit {
@@ -75,7 +75,8 @@ fn duration(text: &str) -> Result<Duration, String> {
         "" | "s" => 1000,
         "m" => 60_000,
         "h" => 3_600_000,
-        _ => return Err("use ms, s, m or h".into()),
+        "d" => 86_400_000,
+        _ => return Err("use ms, s, m, h or d".into()),
     };
     let number: u64 = number.parse().map_err(|_| "it begins with no number".to_owned())?;
     number.checked_mul(milliseconds).map(Duration::from_millis).ok_or_else(|| "it is too long".into())
@@ -113,8 +114,9 @@ mod tests {
     fn reads_durations() {
         let read = |text| duration(text).ok();
         assert_eq!(read("30"), read("30s"));
+        assert_eq!(read("1d"), read("24h"));
         assert_eq!((read("500ms"), read("2m"), read("1h")), (Some(Duration::from_millis(500)), read("120"), read("3600")));
-        assert_eq!((read("s"), read("1d"), read("99999999999999999999"), read("")), (None, None, None, None));
+        assert_eq!((read("s"), read("1w"), read("99999999999999999999"), read("")), (None, None, None, None));
     }
 
     #[test]

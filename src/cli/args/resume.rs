@@ -9,11 +9,12 @@ use ziti_enroller::files;
 use ziti_enroller::flow::Watch;
 use ziti_enroller::flow::enroll::{Request, Standing};
 use ziti_enroller::identity;
-use ziti_enroller::jwt::UnverifiedToken;
+use ziti_enroller::jwt::{Brings, UnverifiedToken};
 
-use super::PinArgs;
 use super::enroll::{read_token, usage_with};
 use super::limits::{LimitArgs, PatienceArgs};
+use super::secret::{SecretArgs, together};
+use super::{PinArgs, ProxyArgs};
 use crate::cli::process::Inherited;
 
 /// The options of `resume`.
@@ -34,6 +35,9 @@ pub struct ResumeArgs {
     /// Put the PIN into the identity file, for SDKs that look nowhere else
     #[arg(long, env = "ZITI_ENROLLER_EMBED_PIN", hide_env = true, value_parser = FalseyValueParser::new())]
     embed_pin: bool,
+    /// What some methods put into the request.
+    #[command(flatten)]
+    pub secrets: SecretArgs,
     /// How often something is tried again.
     #[command(flatten)]
     pub patience: PatienceArgs,
@@ -43,6 +47,9 @@ pub struct ResumeArgs {
     /// How long others may take.
     #[command(flatten)]
     pub limits: LimitArgs,
+    /// The way to the controller.
+    #[command(flatten)]
+    pub proxy: ProxyArgs,
 }
 
 impl ResumeArgs {
@@ -60,19 +67,31 @@ impl ResumeArgs {
             }
             (None, token) => (token, None),
         };
-        let token = token.map(|t| UnverifiedToken::parse(&t).map(Arc::new)).transpose().map_err(Error::Token)?;
-        let certificate = self.certificate.map(|f| files::read_file(&f, identity::LARGEST)).transpose().map_err(Error::Read)?;
+        let token = token.map(|t| UnverifiedToken::parse(&t)).transpose().map_err(Error::Token)?;
+        let idp = self.secrets.idp_token(watch)?;
+        let (token, secret) = match standing.method {
+            // It began with a token of the network, or with no token of the controller at all.
+            Some(method) if method.brings() == Brings::IdpToken => {
+                let token =
+                    token.or_else(|| standing.origin.clone().map(UnverifiedToken::of_controller)).filter(|_| idp.is_some());
+                let token = token.map(|token| together(token, idp.as_ref())).transpose()?;
+                (token, self.secrets.for_request(method, idp.as_ref())?)
+            }
+            Some(method) if !["answered", "done", "lost"].contains(&standing.stage) => {
+                (token, self.secrets.for_request(method, None)?)
+            }
+            _ => (token, None),
+        };
+        let issued = self.certificate.map(|f| files::read_file(&f, identity::LARGEST)).transpose().map_err(Error::Read)?;
         let key = standing.key.ok_or_else(|| usage_with("this enrollment has not begun yet", "enroll with the same --out"))?;
         Ok(Request {
-            token,
-            certificate,
+            issued,
+            secret,
             token_file: token_file.or(standing.token_file),
-            out: self.identity,
-            key,
             force: self.force,
-            remove_token: false,
             embed_pin: self.embed_pin,
-            owner: None,
+            // Certificate, name and CA certificates that this enrollment began with are written down.
+            ..Request::new(token.map(Arc::new), self.identity, key)
         })
     }
 }

@@ -2,31 +2,25 @@
 //!
 //! A means is made when first asked for and dies with the run; what is learnt goes into a record.
 
+mod accept;
+mod post;
+mod settle;
+
 use std::sync::Arc;
-use std::time::Duration;
 
-use base64::Engine;
-use base64::prelude::BASE64_STANDARD;
-
-use super::stage::{Intent, KeyFact, KeyWish, Keyed, Ready, Record, Stage, Trusted};
+use super::stage::{CertificateWish, Intent, KeyFact, KeyWish, Keyed, Ready, Record, Stage, Trusted};
 use super::work::Work;
-use super::{Enrolled, Request, arrival, exists, note, sentence, token_of, within};
-use crate::certificate::{Chain, Summary, rfc3339};
-use crate::controller::{Answer, Controller, Failure, Outcome, Refusal, Submission};
-use crate::csr::Csr;
-use crate::error::{Error, IssuedError, Spent};
-use crate::files::FileError;
-use crate::flow::{Next, World, pause};
-use crate::identity::{Identity, IdentityError};
+use super::{Enrolled, Request, arrival, handshake, note, token_of, within};
+use crate::controller::{Controller, Submission};
+use crate::csr::{Csr, Subject};
+use crate::error::{Error, Spent};
+use crate::flow::{Next, World};
 use crate::jwt::{Brings, EnrollmentToken};
 use crate::key::facts;
-use crate::key::{Embed, Key, KeyError, KeyOwner, KeyPlan, KeyReference, KeyUri, NewKey};
-use crate::trust::{self, TrustError};
-
-/// Time for a follower to hear of a new token.
-const FOLLOWER: Duration = Duration::from_secs(5);
-/// Longest `Retry-After` that is obeyed.
-const LONGEST_WISH: Duration = Duration::from_secs(60);
+use crate::key::{Embed, Fault, Key, KeyError, KeyOwner, KeyPlan, KeyUri, NewKey};
+use crate::text::Hint;
+use crate::tls::ClientAuth;
+use crate::trust::Trust;
 
 type Learnt = Result<Next<Record>, Error>;
 
@@ -40,94 +34,165 @@ pub(super) struct Live<'a> {
     posted: usize,
     /// The first request ever was answered with "no such token", and it is tried once more.
     gone_at_first: bool,
+    /// The identity, where the controller has said it.
+    identity: Option<String>,
+    /// The certificate that was handed to us is the answer now.
+    took_back: bool,
     arrived: Option<Enrolled>,
+}
+
+/// A key that is there, or the name of one to be made.
+enum Found {
+    Key(Arc<dyn Key>),
+    Plan(KeyPlan),
 }
 
 impl<'a> Live<'a> {
     pub(super) fn new(request: &'a Request, world: &'a World<'a>, work: Work) -> Self {
-        Self { request, world, work, trust: None, key: None, posted: 0, gone_at_first: false, arrived: None }
+        Self {
+            request,
+            world,
+            work,
+            trust: None,
+            key: None,
+            posted: 0,
+            gone_at_first: false,
+            identity: None,
+            took_back: false,
+            arrived: None,
+        }
     }
 
-    /// The controller is proved to be the token's issuer, while the module is loaded beside it.
+    /// The controller is proved to be the token's issuer. A certificate that is shown in the handshake needs its key, and
+    /// its one login, before.
     pub(super) fn meet_controller(&mut self, intent: &Intent) -> Learnt {
+        let trust = match intent.method.brings() {
+            Brings::Csr | Brings::IdpToken => self.meet_beside_the_device(intent)?,
+            Brings::Certificate => {
+                let client = self.own_certificate(intent, None)?;
+                self.meet(intent, Some(&client))?
+            }
+            Brings::Password | Brings::Nothing => self.meet(intent, None)?,
+        };
+        let anchors = trust.anchors.clone();
+        self.trust = Some((trust.token, Controller::at(trust.channel)));
+        within(self.world, "connected", Spent::No)?;
+        Ok(Next::Learnt(Record::Anchors(anchors)))
+    }
+
+    fn meet_beside_the_device(&self, intent: &Intent) -> Result<Trust, Error> {
         let uri = intent.key.uri();
         let key_error = |source| Error::Key { uri: Box::new(uri.clone()), source, spent: Spent::No };
         let provider = self.world.providers.of(uri).map_err(key_error)?;
         let (prepared, met) = std::thread::scope(|scope| {
             // 6 ms of dlopen and C_Initialize that nobody needs to wait for.
             let prepared = scope.spawn(|| provider.prepare(uri));
-            let met = self.meet();
+            let met = self.meet(intent, None);
             (prepared.join(), met)
         });
         // Our own side first: it is what the person can mend here.
         prepared.map_err(|_| Error::Unexpected("the key provider panicked".into()))?.map_err(key_error)?;
-        let trust = met?;
-        let anchors = trust.anchors;
-        self.trust = Some((trust.token, Controller::at(trust.channel)));
-        within(self.world, "connected", Spent::No)?;
-        Ok(Next::Learnt(Record::Anchors(anchors)))
+        met
     }
 
-    fn meet(&self) -> Result<trust::Trust, Error> {
-        let token = token_of(self.request)?;
-        trust::establish(token, None, &self.world.reach, self.world.now())
-            .map_err(|e| Error::trust(token.issuer().to_string(), e))
+    fn meet(&self, intent: &Intent, client: Option<&ClientAuth>) -> Result<Trust, Error> {
+        let given = self.request.given.as_ref().or(intent.given.as_ref());
+        handshake::meet(token_of(self.request)?, given, client, self.world)
     }
 
     /// The connection, made anew in a run that did not begin with it.
-    fn controller(&mut self) -> Result<&(EnrollmentToken, Controller), Error> {
+    fn controller(&mut self, stage: &Ready) -> Result<&(EnrollmentToken, Controller), Error> {
         if self.trust.is_none() {
-            let trust = self.meet()?;
+            let client = match &stage.submission {
+                Submission::Certificate { .. } => Some(self.own_certificate(stage.intent(), Some(stage))?),
+                Submission::Csr(_) | Submission::IdpToken { .. } | Submission::Password | Submission::Nothing => None,
+            };
+            let trust = self.meet(stage.intent(), client.as_ref())?;
             self.trust = Some((trust.token, Controller::at(trust.channel)));
         }
         self.trust.as_ref().ok_or_else(|| Error::Unexpected("no connection".into()))
     }
 
+    /// Certificate and key of a method that shows one, found to fit: those that were `announced`, where that is past.
+    fn own_certificate(&mut self, intent: &Intent, announced: Option<&Ready>) -> Result<ClientAuth, Error> {
+        let key = match announced {
+            Some(stage) => self.key(&stage.keyed, Spent::No)?,
+            None => self.existing_key(intent)?,
+        };
+        let chain = match announced.map(|stage| &stage.submission) {
+            Some(Submission::Certificate { chain, .. }) => chain.clone(),
+            _ => {
+                let wish = intent.certificate.as_ref().unwrap_or(&CertificateWish::Beside);
+                handshake::certificate(wish, &key, self.world)?
+            }
+        };
+        Ok(ClientAuth::new(chain, key))
+    }
+
     /// The key is found, or a name for a new one; from here a login may be needed.
     pub(super) fn choose_key(&mut self, stage: &Trusted) -> Learnt {
         let intent = &stage.intent;
-        let access = &self.world.access;
         if let Some(uri) = &intent.discard {
             self.discard(uri)?;
         }
-        let uri = intent.key.uri();
-        let failed = |source| Error::Key { uri: Box::new(uri.clone()), source, spent: Spent::No };
-        let provider = self.world.providers.of(uri).map_err(failed)?;
-        match &intent.key {
-            KeyWish::Existing(uri) => {
-                let key = provider.open(uri, access).map_err(failed)?;
+        match intent.method.brings() {
+            Brings::Csr | Brings::IdpToken => match self.find_key(intent)? {
+                Found::Key(key) => self.keyed(key, false),
+                Found::Plan(plan) => Ok(Next::Learnt(Record::Plan(plan))),
+            },
+            Brings::Certificate => {
+                let key = self.existing_key(intent)?;
                 self.keyed(key, false)
             }
+            Brings::Password | Brings::Nothing => Ok(Next::Learnt(Record::Key(None))),
+        }
+    }
+
+    fn find_key(&self, intent: &Intent) -> Result<Found, Error> {
+        let (uri, access) = (intent.key.uri(), &self.world.access);
+        let failed = |source| Error::Key { uri: Box::new(uri.clone()), source, spent: Spent::No };
+        let provider = self.world.providers.of(uri).map_err(failed)?;
+        let uri = match &intent.key {
+            KeyWish::Existing(uri) => uri.clone(),
             KeyWish::New { .. } => {
-                let origin = intent.origin.to_string();
-                let plan = self.wish(intent, &origin, |wish| provider.plan(wish, access)).map_err(failed)?;
-                if plan.there_already {
-                    let key = provider.open(&plan.uri, access).map_err(failed)?;
-                    return self.keyed(key, false);
+                let plan = self.wish(intent, |wish| provider.plan(wish, access)).map_err(failed)?;
+                if !plan.there_already {
+                    return Ok(Found::Plan(plan));
                 }
-                Ok(Next::Learnt(Record::Plan(plan)))
+                plan.uri
+            }
+        };
+        provider.open(&uri, access).map(Found::Key).map_err(failed)
+    }
+
+    /// The key of a certificate that was issued before: it is there, or nothing can be done.
+    fn existing_key(&mut self, intent: &Intent) -> Result<Arc<dyn Key>, Error> {
+        if let Some(key) = &self.key {
+            return Ok(key.clone());
+        }
+        match self.find_key(intent)? {
+            Found::Key(key) => Ok(self.key.insert(key).clone()),
+            Found::Plan(plan) => {
+                let source = handshake::no_key(&plan.uri);
+                Err(Error::Key { uri: Box::new(plan.uri), source, spent: Spent::No })
             }
         }
     }
 
-    fn wish<T>(
-        &self,
-        intent: &Intent,
-        origin: &str,
-        ask: impl FnOnce(&NewKey<'_>) -> Result<T, KeyError>,
-    ) -> Result<T, KeyError> {
+    fn wish<T>(&self, intent: &Intent, ask: impl FnOnce(&NewKey<'_>) -> Result<T, KeyError>) -> Result<T, KeyError> {
         let (algorithm, reuse) = match &intent.key {
             KeyWish::New { algorithm, reuse, .. } => (*algorithm, *reuse),
             KeyWish::Existing(_) => (crate::key::KeyAlgorithm::P256, true),
         };
-        let out = self.work.out();
+        let (out, origin) = (self.work.out(), intent.origin.to_string());
         ask(&NewKey {
             within: intent.key.uri(),
-            owner: Some(KeyOwner { origin, subject: &intent.subject }),
+            owner: intent.subject.as_deref().map(|subject| KeyOwner { origin: &origin, subject }),
             algorithm,
             reuse,
             work: self.work.folder(),
             identity: &out,
+            beside: self.work.beside(),
         })
     }
 
@@ -136,26 +201,18 @@ impl<'a> Live<'a> {
         let failed = |source| Error::Key { uri: Box::new(plan.uri.clone()), source, spent: Spent::No };
         let provider = self.world.providers.of(&plan.uri).map_err(failed)?;
         within(self.world, "before_generation", Spent::No)?;
-        let origin = stage.intent.origin.to_string();
-        let made = self.wish(&stage.intent, &origin, |wish| provider.generate(plan, wish, &self.world.access)).map_err(failed)?;
+        let made = self.wish(&stage.intent, |wish| provider.generate(plan, wish, &self.world.access)).map_err(failed)?;
         within(self.world, "after_generation", Spent::No)?;
         self.keyed(made, true)
     }
 
     fn keyed(&mut self, key: Arc<dyn Key>, created: bool) -> Learnt {
         let failed = |source| Error::Key { uri: Box::new(key.uri().clone()), source, spent: Spent::No };
-        let reference = key.reference(Embed::Nothing).map_err(failed)?;
-        if self.request.embed_pin && !reference.holds_the_key() {
+        let fact = KeyFact::of(&*key, created).map_err(failed)?;
+        if self.request.embed_pin && fact.reference.is_some() {
             // Found out before anything is spent; the PIN itself stays out of the journal.
             key.reference(Embed::Pin).map_err(failed)?;
         }
-        let fact = KeyFact {
-            uri: key.uri().clone(),
-            spki: BASE64_STANDARD.encode(key.public_key().spki()),
-            created,
-            reference: (!reference.holds_the_key()).then(|| reference.expose().to_owned()),
-            facts: key.facts().map_err(failed)?,
-        };
         if !created && fact.facts.never_extractable == facts::Answer::No && fact.facts.place.is_some() {
             note(self.world, "the key was not always in its device: it may have a copy elsewhere");
         }
@@ -164,226 +221,72 @@ impl<'a> Live<'a> {
         }
         self.key = Some(key);
         within(self.world, "key_ready", Spent::No)?;
-        Ok(Next::Learnt(Record::Key(fact)))
+        Ok(Next::Learnt(Record::Key(Some(fact))))
     }
 
     /// The key, opened anew in a run that did not begin with it.
-    fn key(&mut self, intent: &Intent, fact: &KeyFact) -> Result<Arc<dyn Key>, Error> {
+    fn key(&mut self, stage: &Keyed, spent: Spent) -> Result<Arc<dyn Key>, Error> {
         if let Some(key) = &self.key {
             return Ok(key.clone());
         }
-        let failed = |source| Error::Key { uri: Box::new(fact.uri.clone()), source, spent: Spent::No };
+        let fact = stage.key.as_ref().ok_or_else(|| Error::Unexpected("the journal names no key".into()))?;
+        let failed = |source| Error::Key { uri: Box::new(fact.uri.clone()), source: vanished(source, spent), spent };
         let provider = self.world.providers.of(&fact.uri).map_err(failed)?;
         let key = if fact.created && fact.reference.is_none() {
             // It waits for the identity that will hold it, which its name alone does not say.
-            let plan = KeyPlan { uri: fact.uri.clone(), there_already: false, outlives_us: false };
-            let origin = intent.origin.to_string();
-            self.wish(intent, &origin, |wish| provider.generate(&plan, wish, &self.world.access))
+            let plan = KeyPlan { uri: fact.uri.clone(), there_already: true, outlives_us: false };
+            self.wish(&stage.trusted.intent, |wish| provider.generate(&plan, wish, &self.world.access))
         } else {
             provider.open(&fact.uri, &self.world.access)
         };
         let key = key.map_err(failed)?;
-        if BASE64_STANDARD.encode(key.public_key().spki()) != fact.spki {
+        if !fact.is_of(&*key) {
             let message = "another key is there now than when this enrollment began";
-            return Err(failed(KeyError::Selection(crate::key::Fault::new("key_not_found", message))));
+            return Err(failed(KeyError::Selection(Fault::new("key_not_found", message))));
         }
         self.key = Some(key.clone());
         Ok(key)
     }
 
-    /// The request is signed, and its signature checked.
+    /// The request is signed, and its signature checked; or what takes its place is at hand.
     pub(super) fn prepare(&mut self, stage: &Keyed) -> Learnt {
-        let key = self.key(&stage.trusted.intent, &stage.key)?;
-        match token_of(self.request)?.method().brings() {
-            Brings::Csr => {
-                let failed = |source| Error::Key { uri: Box::new(stage.key.uri.clone()), source, spent: Spent::No };
-                let csr = Csr::sign(&*key, &stage.trusted.intent.subject).map_err(failed)?;
-                Ok(Next::Learnt(Record::Csr(Submission::Csr(csr))))
+        let intent = &stage.trusted.intent;
+        let submission = match intent.method.brings() {
+            method @ (Brings::Csr | Brings::IdpToken) => {
+                let csr = match self.request_for(stage) {
+                    Err(error) if stage.made().is_some() && is_missing(&error) => return Ok(self.begin_anew(stage)),
+                    csr => csr?,
+                };
+                if method == Brings::Csr {
+                    Submission::Csr(csr)
+                } else {
+                    Submission::IdpToken { csr, issuer: intent.issuer.clone() }
+                }
             }
-        }
-    }
-
-    /// All is ready, the controller is there: the next step may spend the token.
-    pub(super) fn announce(&mut self, _: &Ready) -> Learnt {
-        self.controller()?;
-        Ok(Next::Learnt(Record::Posting(1)))
-    }
-
-    /// Sends the request: once, and again only where nobody can tell what became of it.
-    pub(super) fn post(&mut self, stage: &Ready, n: u32) -> Learnt {
-        let (world, subject) = (self.world, stage.intent().subject.clone());
-        if self.posted == 0 && self.trust.is_none() {
-            // A run that was killed here may have sent it: this one counts as another.
-            let unknown = |error: Error| Error::OutcomeUnknown { why: sentence(&error) };
-            self.controller().map_err(unknown)?;
-            self.posted += 1;
-            return Ok(Next::Learnt(Record::Posting(n + 1)));
-        }
-        within(world, "before_post", Spent::Unknown)?;
-        self.posted = self.posted.max(1);
-        let (token, controller) = self.controller()?;
-        let answer = match controller.enroll(token, &stage.submission) {
-            Ok(answer) => Ok(answer),
-            Err(TrustError::Network(error)) => Err(error),
-            // A second handshake that is refused: nothing was sent in it.
-            Err(error) if n == 1 => {
-                let error = Error::trust(stage.intent().origin.to_string(), error);
-                return Ok(Next::Stop(Record::Csr(stage.submission.clone()), error));
+            Brings::Certificate => {
+                let chain = self.own_certificate(intent, None)?.chain().clone();
+                Submission::Certificate { chain, name: intent.name.clone() }
             }
-            Err(error) => return Err(Error::OutcomeUnknown { why: error.to_string() }),
+            Brings::Password => Submission::Password,
+            Brings::Nothing => Submission::Nothing,
         };
-        let outcome = Outcome::of(&answer);
-        within(world, "after_post", Spent::Unknown)?;
-        match (outcome, answer) {
-            (Outcome::Accepted, Ok(answer)) => {
-                self.work.keep(&answer).map_err(|source| unkept(source, &answer))?;
-                within(world, "answer_synced", Spent::Yes)?;
-                Ok(Next::Learnt(Record::Answered))
-            }
-            (Outcome::Gone(_), _) if n == 1 && token_of(self.request)?.is_of_a_cluster() => {
-                // A follower may not have heard yet of a token that was made a moment ago.
-                self.gone_at_first = true;
-                let why = "this controller does not know the token yet";
-                pause(self.world.watch, why, FOLLOWER);
-                self.posted += 1;
-                Ok(Next::Learnt(Record::Posting(n + 1)))
-            }
-            (Outcome::Gone(why), _) if n == 2 && self.gone_at_first => Ok(Next::Learnt(Record::Refused(why))),
-            (Outcome::Gone(_), _) if n > 1 => {
-                let out = self.work.out();
-                Ok(Next::Stop(Record::Lost, Error::AnswerLost { subject, out }))
-            }
-            (Outcome::Refused(why) | Outcome::Gone(why), _) => Ok(Next::Learnt(Record::Refused(why))),
-            (Outcome::Retry(_), Err(source)) if n == 1 => {
-                let error = Error::Network { controller: stage.intent().origin.to_string(), source };
-                Ok(Next::Stop(Record::Csr(stage.submission.clone()), error))
-            }
-            (Outcome::Retry(failure), _) if n == 1 => {
-                let error = Error::NotNow { controller: stage.intent().origin.to_string(), why: failure.why };
-                Ok(Next::Stop(Record::Csr(stage.submission.clone()), error))
-            }
-            (Outcome::Retry(failure) | Outcome::Unknown(failure), _) => self.again(n, *failure),
-            (Outcome::Accepted, Err(_)) => Err(Error::Unexpected("an answer that is none".into())),
-        }
+        Ok(Next::Learnt(Record::Csr(submission)))
     }
 
-    fn again(&mut self, n: u32, failure: Failure) -> Learnt {
-        let Some(usual) = self.posted.checked_sub(1).and_then(|i| self.world.patience.repeats.get(i)).copied() else {
-            return Err(Error::OutcomeUnknown { why: failure.why });
-        };
-        let wait = failure.retry_after.map_or(usual, |wish| wish.min(LONGEST_WISH));
-        pause(self.world.watch, &failure.why, wait);
-        self.posted += 1;
-        Ok(Next::Learnt(Record::Posting(n + 1)))
+    /// Nothing was sent, and a key that nobody has heard of is gone: another one does as well.
+    fn begin_anew(&self, stage: &Keyed) -> Next<Record> {
+        if let Some(uri) = stage.made() {
+            note(self.world, &format!("{uri} was made by an earlier run and is not there any more: the enrollment begins anew"));
+        }
+        Next::Learnt(Record::Intent(stage.trusted.intent.clone()))
     }
 
-    /// A certificate that the controller has issued, and whose answer was lost, is handed to us.
-    pub(super) fn take_back(&mut self, stage: &Ready) -> Learnt {
-        let Some(certificate) = &self.request.certificate else {
-            return Err(Error::AnswerLost { subject: stage.intent().subject.clone(), out: self.work.out() });
-        };
-        let answer = Answer { status: 200, content_type: None, retry_after: None, session: None, body: certificate.clone() };
-        // Judged before it is kept: another file may be given instead.
-        self.judge(stage, certificate)?;
-        self.work.keep(&answer).map_err(|source| Error::Local { source, spent: Spent::Yes })?;
-        within(self.world, "answer_synced", Spent::Yes)?;
-        Ok(Next::Learnt(Record::Answered))
-    }
-
-    fn judge(&self, stage: &Ready, pem: &[u8]) -> Result<(Chain, Summary), Error> {
-        let public = arrival::public_key(&stage.keyed.key)?;
-        let trusted = &stage.keyed.trusted;
-        let judged = Chain::from_pem(pem).and_then(|chain| {
-            chain
-                .check_issued(&public, &trusted.anchors, &trusted.intent.subject, self.world.now())
-                .map(|summary| (chain, summary))
-        });
-        judged.map_err(|e| Error::Issued { source: e.into(), kept: None })
-    }
-
-    /// What the controller issued is checked, and becomes the identity.
-    pub(super) fn accept(&mut self, stage: &Ready) -> Learnt {
-        let intent = stage.intent();
-        let local = |source| Error::Local { source, spent: Spent::Yes };
-        let answer =
-            self.work.answer().map_err(local)?.ok_or_else(|| Error::Unexpected("the answer is not where it was put".into()))?;
-        let fact = &stage.keyed.key;
-        let issued = answer.issued().map_err(|why| self.quarantine(&answer.body, IssuedError::Answer(why)))?;
-        let anchors = &stage.keyed.trusted.anchors;
-        let (chain, summary) = self.judge(stage, &issued.cert).map_err(|error| match error {
-            Error::Issued { source, .. } => self.quarantine(&issued.cert, source),
-            other => other,
-        })?;
-        if summary.not_before > self.world.now().as_secs() {
-            let begins = rfc3339(summary.not_before);
-            note(self.world, &format!("the certificate is valid from {begins}, which is later than this machine's clock"));
-        }
-        let embed = if self.request.embed_pin { Embed::Pin } else { Embed::Nothing };
-        let reference = match &fact.reference {
-            Some(text) if embed == Embed::Nothing => KeyReference::names(text),
-            _ => {
-                let failed = |source| Error::Key { uri: Box::new(fact.uri.clone()), source, spent: Spent::Yes };
-                self.key(intent, fact)?.reference(embed).map_err(failed)?
-            }
-        };
-        let own = Identity::api_of(&intent.origin);
-        let others = issued.apis.iter().filter(|url| crate::origin::Origin::of_url(url).is_ok_and(|o| o != intent.origin));
-        let apis = std::iter::once(&own).chain(others).cloned().collect();
-        let identity = Identity { apis, key: reference, chain, anchors: anchors.clone() };
-        let text = identity.to_json().map_err(|e| self.quarantine(&issued.cert, e.into()))?;
-        // What will be read is what was meant.
-        let read = Identity::parse(text.as_bytes()).map_err(|e| self.quarantine(&issued.cert, e.into()))?;
-        if read.key.holds_the_key() != fact.reference.is_none() {
-            return Err(self.quarantine(&issued.cert, IdentityError::HoldsAKey.into()));
-        }
-        self.publish(&text)?;
-        let readers = self.world.providers.readers(&read.key, Some(&fact.facts));
-        self.arrived = Some(arrival::report(self.world, &self.work, stage, &summary, readers)?);
-        Ok(Next::Learnt(Record::Done))
-    }
-
-    fn publish(&self, text: &str) -> Result<(), Error> {
-        let local = |source| Error::Local { source, spent: Spent::Yes };
-        // An earlier run may have been killed right after the rename.
-        match self.work.published() {
-            Ok(Some(there)) if there == text.as_bytes() => return Ok(()),
-            Ok(Some(_)) if !self.request.force => return Err(local(exists(self.work.out()))),
-            Ok(_) | Err(_) => {}
-        }
-        self.work.write_identity(text).map_err(local)?;
-        within(self.world, "identity_written", Spent::Yes)?;
-        self.work.publish(self.request.force).map_err(local)?;
-        within(self.world, "identity_renamed", Spent::Yes)
-    }
-
-    /// Keeps what cannot be used: the answer stays in the work folder, its certificates are put beside the output.
-    fn quarantine(&self, pem: &[u8], source: IssuedError) -> Error {
-        match self.work.reject(pem) {
-            Ok(kept) => Error::Issued { source, kept: Some(kept) },
-            Err(error) => {
-                note(self.world, &error.to_string());
-                Error::Issued { source, kept: Some(self.work.folder().path().to_owned()) }
-            }
-        }
-    }
-
-    /// A definite no: a key that we made for this enrollment is deleted, and that is said.
-    pub(super) fn clean_up(&mut self, stage: &Ready, why: &Refusal) -> Error {
-        if stage.keyed.key.created {
-            let uri = &stage.keyed.key.uri;
-            if let Err(error) = self
-                .discard(uri)
-                .and_then(|()| self.work.note_clean().map_err(|source| Error::Local { source, spent: Spent::No }))
-            {
-                note(self.world, &format!("{uri} was made for this enrollment and stays: {}", sentence(&error)));
-            }
-        }
-        let gone = Outcome::is_gone(why);
-        if gone {
-            Error::Gone { subject: stage.intent().subject.clone(), source: why.clone() }
-        } else {
-            Error::Refused(why.clone())
-        }
+    fn request_for(&mut self, stage: &Keyed) -> Result<Csr, Error> {
+        let key = self.key(stage, Spent::No)?;
+        let failed = |source| Error::Key { uri: Box::new(key.uri().clone()), source, spent: Spent::No };
+        let subject =
+            stage.trusted.intent.subject.as_deref().map(Subject::named).transpose().map_err(failed)?.unwrap_or_default();
+        Csr::sign(&*key, &subject.into()).map_err(failed)
     }
 
     fn discard(&mut self, uri: &KeyUri) -> Result<(), Error> {
@@ -410,10 +313,22 @@ impl<'a> Live<'a> {
     }
 }
 
-/// The last way to save what was issued: past the point of no return, and the disk does not take it.
-fn unkept(source: FileError, answer: &Answer) -> Error {
-    match answer.issued() {
-        Ok(issued) => Error::Unkept { source, certificates: String::from_utf8_lossy(&issued.cert).into_owned() },
-        Err(_) => Error::Local { source, spent: Spent::Yes },
+/// The key of this enrollment is not where it was.
+fn is_missing(error: &Error) -> bool {
+    matches!(error, Error::Key { source: KeyError::Selection(fault), .. } if fault.code == "key_not_found")
+}
+
+/// What to do about a key that an earlier run has used is another matter than about one that was only named.
+fn vanished(error: KeyError, spent: Spent) -> KeyError {
+    let next = match spent {
+        Spent::No => "put its token or file back, then run the same command again",
+        Spent::Yes | Spent::Unknown => {
+            "put its token or file back, then run the same command again; if the key is lost, have the administrator \
+             re-enroll the identity, and give the new token with --force"
+        }
+    };
+    match error {
+        KeyError::Selection(fault) if fault.code == "key_not_found" => KeyError::Selection(fault.hint(Hint::say(next))),
+        other => other,
     }
 }

@@ -5,27 +5,30 @@
 
 use std::path::PathBuf;
 
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
 use serde::{Deserialize, Serialize};
 
 use crate::certificate::Anchors;
 use crate::controller::{Refusal, Submission};
 use crate::flow::{OutOfOrder, Stages};
-use crate::jwt::TokenDigest;
-use crate::key::{KeyAlgorithm, KeyFacts, KeyPlan, KeyUri};
+use crate::jwt::{Method, TokenDigest};
+use crate::key::{Embed, Key, KeyAlgorithm, KeyError, KeyFacts, KeyPlan, KeyUri};
 use crate::origin::Origin;
 
 /// What the journal holds, one a line. No secret is in it: the token is there by its digest and its file.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Record {
-    /// An enrollment began, or began anew with another token for the same identity.
+    /// An enrollment began, or began anew: with another token for the same identity, or because the key that it had made is
+    /// not there any more.
     Intent(Intent),
     /// The controller is proved to be the token's issuer; its CA certificates.
     Anchors(Anchors),
     /// A key of exactly this name is about to be made.
     Plan(KeyPlan),
-    /// The key is there, read back and tried.
-    Key(KeyFact),
+    /// The key is there, read back and tried; none where the method brings none.
+    Key(Option<KeyFact>),
     /// What will be sent.
     Csr(Submission),
     /// The request is about to be sent, counted over all runs: from here the token may be spent.
@@ -47,15 +50,37 @@ pub struct Intent {
     pub token: TokenDigest,
     /// Its file, to read it again.
     pub token_file: Option<PathBuf>,
+    /// How.
+    #[serde(default)]
+    pub method: Method,
     /// The controller.
     pub origin: Origin,
-    /// The identity's id.
-    pub subject: String,
+    /// The identity's id, where the token says it.
+    pub subject: Option<String>,
     /// The key.
     pub key: KeyWish,
+    /// Where the certificate is that is shown in the handshake, for a method that brings one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate: Option<CertificateWish>,
+    /// The name that a new identity is to have, for a method that makes one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// The controller's id of the identity provider, where the provider's token does not say it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub issuer: Option<String>,
+    /// CA certificates that the controller is trusted by, given by the person who began this.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub given: Option<Anchors>,
     /// A key of ours that an abandoned enrollment left in this place, unused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub discard: Option<KeyUri>,
+}
+
+impl Intent {
+    /// Whether it is for this identity; one that names none is for no other.
+    pub(super) fn is_for(&self, identity: Option<&str>) -> bool {
+        self.subject.is_some() && self.subject.as_deref() == identity
+    }
 }
 
 /// Which key.
@@ -84,6 +109,16 @@ impl KeyWish {
     }
 }
 
+/// Which certificate, for a method that brings one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CertificateWish {
+    /// The one that lies beside the key.
+    Beside,
+    /// The one in this file, PEM, with its intermediates.
+    File(PathBuf),
+}
+
 /// The key, as the rest of the enrollment needs it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeyFact {
@@ -99,6 +134,28 @@ pub struct KeyFact {
     pub facts: KeyFacts,
 }
 
+impl KeyFact {
+    /// What is to be known of `key` from now on.
+    ///
+    /// # Errors
+    /// What the key says, and [`KeyError::Reference`] where an identity cannot name it.
+    pub fn of(key: &dyn Key, created: bool) -> Result<Self, KeyError> {
+        let reference = key.reference(Embed::Nothing)?;
+        Ok(Self {
+            uri: key.uri().clone(),
+            spki: BASE64_STANDARD.encode(key.public_key().spki()),
+            created,
+            reference: (!reference.holds_the_key()).then(|| reference.expose().to_owned()),
+            facts: key.facts()?,
+        })
+    }
+
+    /// Whether `key` is the one.
+    pub fn is_of(&self, key: &dyn Key) -> bool {
+        BASE64_STANDARD.encode(key.public_key().spki()) == self.spki
+    }
+}
+
 /// The controller is trusted.
 #[derive(Clone, Debug)]
 pub struct Trusted {
@@ -106,11 +163,18 @@ pub struct Trusted {
     pub(super) anchors: Anchors,
 }
 
-/// The key is there.
+/// The key is there, or none is needed.
 #[derive(Clone, Debug)]
 pub struct Keyed {
     pub(super) trusted: Trusted,
-    pub(super) key: KeyFact,
+    pub(super) key: Option<KeyFact>,
+}
+
+impl Keyed {
+    /// The key that this enrollment made.
+    pub(super) fn made(&self) -> Option<&KeyUri> {
+        self.key.as_ref().filter(|key| key.created).map(|key| &key.uri)
+    }
 }
 
 /// The request is ready.
@@ -171,9 +235,9 @@ impl Stage {
         match self {
             Self::Fresh | Self::Intended(_) | Self::Trusted(_) => None,
             Self::Planned(_, plan) => (!plan.there_already).then_some(&plan.uri),
-            Self::Keyed(k) => k.key.created.then_some(&k.key.uri),
+            Self::Keyed(k) => k.made(),
             Self::Ready(r) | Self::Posting(r, _) | Self::Answered(r) | Self::Refused(r, _) | Self::Lost(r) | Self::Done(r) => {
-                r.keyed.key.created.then_some(&r.keyed.key.uri)
+                r.keyed.made()
             }
         }
     }
@@ -221,8 +285,10 @@ impl Stages for Stage {
             // The first request never left: nothing was posted after all.
             (Self::Posting(ready, 1), Record::Csr(submission)) => Self::Ready(Ready { submission, ..ready }),
             (Self::Ready(ready), Record::Posting(1)) => Self::Posting(ready, 1),
+            // Nothing to post.
+            (Self::Ready(ready), Record::Answered) if ready.submission == Submission::Nothing => Self::Answered(ready),
             (Self::Posting(ready, n), Record::Posting(m)) if m == n + 1 => Self::Posting(ready, m),
-            (Self::Posting(ready, _) | Self::Lost(ready), Record::Answered) => Self::Answered(ready),
+            (Self::Posting(ready, _) | Self::Lost(ready) | Self::Answered(ready), Record::Answered) => Self::Answered(ready),
             (Self::Posting(ready, _), Record::Refused(why)) => Self::Refused(ready, why),
             (Self::Posting(ready, _), Record::Lost) => Self::Lost(ready),
             (Self::Answered(ready), Record::Done) => Self::Done(ready),
@@ -244,5 +310,83 @@ impl Stages for Stage {
             | Record::Lost
             | Record::Done => false,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    /// A certificate with CA:TRUE; nothing else matters of it here.
+    const CA: &str = "-----BEGIN CERTIFICATE-----\n\
+        MIIB8jCCAZegAwIBAgIUJ6Awx8Q/8luDdBWPn7uVZchPukAwCgYIKoZIzj0EAwIw\n\
+        RjEcMBoGA1UECgwTeml0aS1lbnJvbGxlciB0ZXN0czEmMCQGA1UEAwwdVGVzdCBO\n\
+        ZXR3b3JrIFJvb3QgQ0EgZjUwZmNlYmUwHhcNMjYxMTIzMjMzNzI0WhcNMzYxMTIx\n\
+        MjMzNzI0WjBGMRwwGgYDVQQKDBN6aXRpLWVucm9sbGVyIHRlc3RzMSYwJAYDVQQD\n\
+        DB1UZXN0IE5ldHdvcmsgUm9vdCBDQSBmNTBmY2ViZTBZMBMGByqGSM49AgEGCCqG\n\
+        SM49AwEHA0IABOcZ1MYobnSflMHeQ55/d3Txc48RvMoWILkgVoRlOYnYMSaBpq+X\n\
+        kclq0RqCHuvXamxz7rzetJx6IOW4fE13SlqjYzBhMB8GA1UdIwQYMBaAFMpIcNuC\n\
+        yCQkmu7ZIWDm2PWguntdMA4GA1UdDwEB/wQEAwIBhjAdBgNVHQ4EFgQUykhw24LI\n\
+        JCSa7tkhYObY9aC6e10wDwYDVR0TAQH/BAUwAwEB/zAKBggqhkjOPQQDAgNJADBG\n\
+        AiEAmv9jmFdSgA8LfOopUUnqxt5GAYDSynMJgdM21cP+XkkCIQDa2ked9VtraXnv\n\
+        Y+nCOid2E1SRfqLvEDBUb0FpnL9bvw==\n\
+        -----END CERTIFICATE-----";
+
+    /// One of each, as a journal holds it.
+    fn records() -> Vec<Record> {
+        let facts = ["extractable", "sensitive", "always_sensitive", "never_extractable"];
+        let facts = facts.iter().chain(&["public_object", "pin_each_time", "pss", "raw_rsa"]);
+        let mut facts: serde_json::Map<String, Value> = facts.map(|fact| ((*fact).to_owned(), json!("yes"))).collect();
+        facts.insert("place".into(), Value::Null);
+        let refusal = json!({"status": 400, "code": "C", "message": "m", "cause": null});
+        let records = json!([
+            {"intent": {
+                "token": "00".repeat(32), "token_file": null, "origin": "https://localhost:1280", "subject": "s",
+                "key": {"existing": "file:/k"},
+            }},
+            {"anchors": CA},
+            {"plan": {"uri": "file:/k", "there_already": false, "outlives_us": true}},
+            {"key": {"uri": "file:/k", "spki": "", "created": true, "reference": null, "facts": facts}},
+            {"csr": {"csr": ""}},
+            {"posting": 1}, {"posting": 2}, "answered", {"refused": refusal}, "lost", "done",
+        ]);
+        serde_json::from_value(records).unwrap()
+    }
+
+    /// Every stage that records lead to, and every way from one to another.
+    fn ways() -> BTreeSet<(&'static str, &'static str)> {
+        let mut ways = BTreeSet::new();
+        let mut open = vec![Stage::Fresh];
+        let mut known = BTreeSet::from(["fresh"]);
+        while let Some(stage) = open.pop() {
+            for record in records() {
+                let Ok(next) = stage.clone().after(record) else { continue };
+                ways.insert((stage.name(), next.name()));
+                if known.insert(next.name()) {
+                    open.push(next);
+                }
+            }
+        }
+        ways
+    }
+
+    #[test]
+    fn ways_are_those_of_the_diagram() {
+        let paper = include_str!("../../../ARCHITECTURE.md");
+        let (_, diagram) = paper.split_once("stateDiagram-v2\n").unwrap();
+        let (diagram, _) = diagram.split_once("```").unwrap();
+        let drawn: BTreeSet<(String, String)> = diagram
+            .lines()
+            .filter_map(|line| line.split_once(':').map_or(line, |(arrow, _)| arrow).trim().split_once(" --> "))
+            // The first is where nothing is written down yet; the last are those where nothing follows.
+            .filter(|(_, to)| *to != "[*]")
+            .map(|(from, to)| (if from == "[*]" { "fresh".into() } else { from.to_lowercase() }, to.to_lowercase()))
+            .collect();
+        let there = ways().into_iter().map(|(from, to)| (from.to_owned(), to.to_owned())).collect();
+        assert_eq!(drawn, there);
     }
 }

@@ -12,11 +12,15 @@ use crate::controller::Answer;
 use crate::error::{Error, Spent};
 use crate::files::{self, FileError, FileErrorKind, Folder, Lock};
 use crate::flow::{Event, Stages, Watch, replay};
-use crate::journal::{Journal, JournalError};
+use crate::journal::{self, Journal, JournalError};
 use crate::text::hex;
 
 const ANSWER: &str = "answer";
 const IDENTITY: &str = "identity";
+/// Name in the work folder, and the end of the name beside the output.
+const REJECTED: &str = ".rejected.pem";
+/// An answer that could not be used, beside the one that was handed to us in its place.
+const UNUSABLE: &str = "answer.unusable";
 /// Largest answer that is read back, in bytes.
 const LARGEST: u64 = 1024 * 1024;
 
@@ -58,7 +62,7 @@ impl Output {
         let lock = folder.lock()?;
         let reserved = reserve(&folder, owner);
         drop(lock);
-        self.folder.remove_private(&self.work_name)?;
+        self.folder.remove_private(&self.work_name, journal::NAME)?;
         reserved
     }
 
@@ -67,15 +71,11 @@ impl Output {
         if !self.has_work() {
             return Ok(None);
         }
-        let local = |source| Error::Local { source, spent: Spent::Unknown };
-        let folder = self.folder.existing(&self.work_name).map_err(local)?;
+        let folder = self.folder.existing(&self.work_name);
+        let folder = folder.map_err(|source| Error::Local { source, spent: Spent::Unknown })?;
         let unknown = |source| Error::Journal { source, spent: Spent::Unknown };
-        let records = Journal::<Record>::read(&folder).map_err(unknown)?.unwrap_or_default();
-        let stage = replay(Stage::Fresh, records).ok_or_else(|| unknown(damaged(&folder)))?;
-        Ok(Some(match stage {
-            Stage::Posting(ready, _) if kept(&folder).map_err(local)?.is_some() => Stage::Answered(ready),
-            stage => stage,
-        }))
+        let records = Journal::read(&folder).map_err(unknown)?.unwrap_or_default();
+        Ok(Some(reached(&folder, records)?.0))
     }
 
     pub(super) fn refuse_existing(&self, replace: bool) -> Result<(), FileError> {
@@ -106,16 +106,28 @@ struct Kept {
 impl WorkFolder {
     /// Opens or makes it, holds it, and reads where the enrollment stands.
     pub(super) fn open(output: Output) -> Result<(Self, Stage), Error> {
-        let local = |source| Error::Local { source, spent: Spent::No };
-        let folder = Arc::new(output.folder.private(&output.work_name).map_err(local)?);
-        let lock = folder.lock().map_err(local)?;
-        let unknown = |source| Error::Journal { source, spent: Spent::Unknown };
-        let (mut journal, records) = Journal::open(&folder, &output.folder).map_err(unknown)?;
-        let mut stage = replay(Stage::Fresh, records).ok_or_else(|| unknown(damaged(&folder)))?;
-        // The answer is durable by itself; its record may have been lost.
-        if matches!(stage, Stage::Posting(..)) && kept(&folder).map_err(local)?.is_some() {
-            journal.append(&Record::Answered).map_err(unknown)?;
-            stage = stage.after(Record::Answered).map_err(|_| unknown(damaged(&folder)))?;
+        // What an earlier run has come to is not known yet.
+        let spent = if output.has_work() { Spent::Unknown } else { Spent::No };
+        let held = output.folder.private(&output.work_name).and_then(|folder| folder.lock().map(|lock| (folder, lock)));
+        let (folder, lock) = held.map_err(|source| {
+            // It is not ours, or another run's.
+            let elsewhere = matches!(source.kind, FileErrorKind::FolderUnsafe(_) | FileErrorKind::InUse);
+            if spent == Spent::No && !elsewhere {
+                // Does nothing where something is in it.
+                drop(output.folder.remove_empty(&output.work_name));
+            }
+            Error::Local { source, spent: if elsewhere { Spent::No } else { spent } }
+        })?;
+        let folder = Arc::new(folder);
+        let opened = Journal::open(&folder, &output.folder).map_err(|source| Error::Journal { source, spent });
+        let (mut journal, records) = opened.inspect_err(|error| {
+            if spent == Spent::No && matches!(error, Error::Journal { source: JournalError::File(_), .. }) {
+                drop(output.folder.remove_private(&output.work_name, journal::NAME));
+            }
+        })?;
+        let (stage, unrecorded) = reached(&folder, records)?;
+        if let Some(record) = unrecorded {
+            journal.append(&record).map_err(|source| Error::Journal { source, spent: Spent::Yes })?;
         }
         Ok((Self { output, folder, journal, lock }, stage))
     }
@@ -135,15 +147,15 @@ impl WorkFolder {
         replay(Stage::Fresh, records)
     }
 
-    pub(super) fn set_aside(self) -> Result<PathBuf, FileError> {
+    /// Gives it another name; it stays held.
+    pub(super) fn set_aside(&self) -> Result<PathBuf, FileError> {
         let aside = self.output.folder.set_aside(&self.output.work_name)?;
-        drop(self.lock);
         Ok(self.output.folder.join(aside))
     }
 
     /// The identity is in place.
     pub(super) fn remove(self, watch: &dyn Watch) {
-        if let Err(error) = self.output.folder.remove_private(&self.output.work_name) {
+        if let Err(error) = self.output.folder.remove_private(&self.output.work_name, journal::NAME) {
             drop(watch.event(&Event::Note(&format!("the identity is in place, and its work folder stays: {error}"))));
         }
         drop(self.lock);
@@ -155,10 +167,10 @@ impl WorkFolder {
             Some(Stage::Fresh) => true,
             // An abandoned key that is still to be deleted is named in the intent.
             Some(Stage::Intended(intent) | Stage::Trusted(super::stage::Trusted { intent, .. })) => intent.discard.is_none(),
-            Some(Stage::Refused(ready, _)) => !ready.keyed.key.created || self.folder.has(CLEANED),
+            Some(Stage::Refused(ready, _)) => ready.keyed.made().is_none() || self.folder.has(CLEANED),
             _ => false,
         };
-        if worthless && let Err(error) = self.output.folder.remove_private(&self.output.work_name) {
+        if worthless && let Err(error) = self.output.folder.remove_private(&self.output.work_name, journal::NAME) {
             drop(watch.event(&Event::Note(&error.to_string())));
         }
         drop(self.lock);
@@ -178,6 +190,11 @@ pub(super) struct Work {
 impl Work {
     pub(super) fn folder(&self) -> &Folder {
         &self.folder
+    }
+
+    /// The folder of the identity.
+    pub(super) fn beside(&self) -> &Folder {
+        &self.output.folder
     }
 
     pub(super) fn out(&self) -> PathBuf {
@@ -203,12 +220,25 @@ impl Work {
         kept(&self.folder)
     }
 
-    /// Puts certificates that cannot be used beside the output.
+    /// Keeps another answer in place of one that cannot be used, which is not lost.
+    pub(super) fn keep_instead(&self, answer: &Answer) -> Result<(), FileError> {
+        if kept(&self.folder)?.is_some()
+            && let Some(old) = self.folder.read(ANSWER, LARGEST)?
+        {
+            self.folder.fill(UNUSABLE, &old)?;
+        }
+        self.keep(answer)
+    }
+
+    /// Puts certificates that cannot be used beside the output, and replaces nothing that is there.
     pub(super) fn reject(&self, pem: &[u8]) -> Result<PathBuf, FileError> {
         let mut name = self.output.path().with_extension("").file_name().unwrap_or(OsStr::new("identity")).to_owned();
-        name.push(".rejected.pem");
-        let name = name.to_string_lossy().into_owned();
-        self.output.folder.fill(&name, pem)?;
+        name.push(REJECTED);
+        // An earlier run may have put them there.
+        if !matches!(self.output.folder.read(&name, LARGEST), Ok(Some(there)) if there == pem) {
+            self.folder.fill(REJECTED, pem)?;
+            self.output.folder.publish(&self.folder, REJECTED, &name, false)?;
+        }
         Ok(self.output.folder.join(name))
     }
 
@@ -224,8 +254,12 @@ impl Work {
 
     /// What stands at the place of the output.
     pub(super) fn published(&self) -> Result<Option<Vec<u8>>, FileError> {
-        let name = self.output.name.to_string_lossy();
-        self.output.folder.read(&name, LARGEST)
+        self.output.folder.read(&self.output.name, LARGEST)
+    }
+
+    /// Makes the name of the identity durable, which an earlier run has given it.
+    pub(super) fn sync_published(&self) -> Result<(), FileError> {
+        self.output.folder.sync()
     }
 
     pub(super) fn note_clean(&self) -> Result<(), FileError> {
@@ -245,12 +279,27 @@ fn reserve(folder: &Folder, owner: Option<(u32, Option<u32>)>) -> Result<(), Fil
     owner.map_or(Ok(()), |(user, group)| folder.give(IDENTITY, user, group))
 }
 
+/// Where the enrollment stands, by its records and by the answer, and the record that is missing: the answer is durable by
+/// itself, and what was written of it may have been lost.
+fn reached(folder: &Folder, records: Vec<Record>) -> Result<(Stage, Option<Record>), Error> {
+    let unknown = |source| Error::Journal { source, spent: Spent::Unknown };
+    let stage = replay(Stage::Fresh, records).ok_or_else(|| unknown(damaged(folder)))?;
+    let answered = matches!(stage, Stage::Posting(..))
+        && kept(folder).map_err(|source| Error::Local { source, spent: Spent::Unknown })?.is_some();
+    if !answered {
+        return Ok((stage, None));
+    }
+    let stage = stage.after(Record::Answered).map_err(|_| unknown(damaged(folder)))?;
+    Ok((stage, Some(Record::Answered)))
+}
+
 fn kept(folder: &Folder) -> Result<Option<Answer>, FileError> {
     let Some(content) = folder.read(ANSWER, LARGEST)? else { return Ok(None) };
     let Some(end) = content.iter().position(|b| *b == b'\n') else { return Ok(None) };
-    let (line, body) = (&content[..end], &content[end + 1..]);
-    let Ok(kept) = serde_json::from_slice::<Kept>(line) else { return Ok(None) };
-    let whole = kept.length == body.len() && kept.sha256 == hex(digest(&SHA256, body).as_ref());
+    let Ok(kept) = serde_json::from_slice::<Kept>(&content[..end]) else { return Ok(None) };
+    // What held the place may still stand behind it.
+    let Some(body) = content[end + 1..].get(..kept.length) else { return Ok(None) };
+    let whole = kept.sha256 == hex(digest(&SHA256, body).as_ref());
     Ok(whole.then(|| Answer {
         status: kept.status,
         content_type: kept.content_type,

@@ -117,7 +117,9 @@ pub(super) fn translate(error: &Error, place: &str) -> KeyError {
             let fault = Fault::new("device_gone", format!("{place} is gone: {call} failed"));
             KeyError::Device(named(fault).hint(Hint::say("see that the device is connected and its service runs")))
         }
-        Some(MechanismInvalid | MechanismParamInvalid | KeySizeRange | CurveNotSupported | DomainParamsInvalid) => {
+        Some(MechanismInvalid | MechanismParamInvalid | KeySizeRange | CurveNotSupported | DomainParamsInvalid)
+            if has_a_mechanism(error) =>
+        {
             let fault = Fault::new("key_type_unsupported", format!("{place} does not work with such a key: {call} failed"));
             KeyError::Unavailable(named(fault).hint(Hint::say("ask for another type with --key-alg")))
         }
@@ -135,7 +137,8 @@ pub(super) fn translate(error: &Error, place: &str) -> KeyError {
             KeyError::Locked(named(fault).hint(Hint::say("change it with the token's own tool, then run this again")))
         }
         Some(TokenWriteProtected | SessionReadOnly) => {
-            KeyError::Device(named(Fault::new("device_error", format!("{place} cannot be written: {call} failed"))))
+            let fault = named(Fault::new("device_error", format!("{place} cannot be written: {call} failed")));
+            KeyError::Device(fault.hint(Hint::say("make it writable with its own tool, or name a key that is there with --key")))
         }
         Some(FunctionNotSupported) => KeyError::Unavailable(named(Fault::new("module_refused", failed()))),
         Some(DeviceError | GeneralError | FunctionFailed | HostMemory | DeviceMemory) => {
@@ -146,6 +149,12 @@ pub(super) fn translate(error: &Error, place: &str) -> KeyError {
         None if matches!(error, Error::NullFunctionPointer) => KeyError::Unavailable(Fault::new("module_refused", failed())),
         None => KeyError::Device(Fault::new("device_error", failed())),
     }
+}
+
+/// Whether the call that failed was told a mechanism: only then can another type of key help.
+fn has_a_mechanism(error: &Error) -> bool {
+    use Function::{GenerateKeyPair, GetMechanismInfo, Sign, SignFinal, SignInit, SignUpdate};
+    matches!(error, Error::Pkcs11(_, GenerateKeyPair | GetMechanismInfo | SignInit | Sign | SignUpdate | SignFinal))
 }
 
 /// The name that the standard gives to a return value.
@@ -284,5 +293,18 @@ mod tests {
         assert_eq!(error.fault().map(|f| f.code), Some("device_error"));
         let error = translate(&Error::Pkcs11(RvError::SessionHandleInvalid, Function::SignInit), "t");
         assert_eq!(error.fault().map(|f| f.code), Some("device_gone"));
+    }
+
+    #[test]
+    fn another_type_of_key_is_proposed_only_where_a_mechanism_was_named() {
+        for (function, code) in [
+            (Function::GenerateKeyPair, "key_type_unsupported"),
+            (Function::SignInit, "key_type_unsupported"),
+            (Function::FindObjectsInit, "device_error"),
+            (Function::GetTokenInfo, "device_error"),
+        ] {
+            let error = translate(&Error::Pkcs11(RvError::MechanismInvalid, function), "t");
+            assert_eq!(error.fault().map(|f| f.code), Some(code), "{function:?}");
+        }
     }
 }

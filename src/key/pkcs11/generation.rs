@@ -3,16 +3,15 @@
 use std::sync::Arc;
 
 use cryptoki::error::{Error, RvError};
-use cryptoki::mechanism::Mechanism;
 
 use super::error::{Failure, is_about_the_template, is_lost, names, rv};
 use super::object::{Name, Object, described};
 use super::pair::{Found, Pair};
 use super::pool::Lent;
+use super::private_key::PrivateKey;
 use super::session::OpenToken;
 use super::template::{Asking, for_the_session, key_pair};
 use crate::key::call::{doing, making_a_key};
-use crate::key::encoding::ecdsa_der;
 use crate::key::{Fault, KeyAlgorithm, KeyError, Rehearsal};
 use crate::text::Hint;
 
@@ -56,6 +55,26 @@ impl Made {
         Err(first.map_or(Failure::Call(Error::InvalidValue), |first| refused(&first, place)))
     }
 
+    /// The same, read back; destroyed again where it is not what was promised.
+    pub(super) fn key(
+        token: &Arc<OpenToken>,
+        lent: &Lent,
+        algorithm: KeyAlgorithm,
+        name: &Name,
+        pin_source: Option<&str>,
+    ) -> Result<(PrivateKey, Self), Failure> {
+        let place = token.token().to_string();
+        let made = Self::by(lent, algorithm, name, &place)?;
+        let key = made.pair(lent, &place).and_then(|pair| PrivateKey::read(token, lent, pair, pin_source));
+        match key.and_then(|key| key.must_be_as_promised(algorithm).map(|()| key).map_err(Failure::from)) {
+            Ok(key) => Ok((key, made)),
+            Err(why) => {
+                made.discard(lent);
+                Err(why)
+            }
+        }
+    }
+
     /// The pair as the token shows it.
     pub(super) fn pair(&self, lent: &Lent, place: &str) -> Result<Pair, Failure> {
         let found = Found {
@@ -82,6 +101,34 @@ impl Made {
     }
 }
 
+/// The key that an earlier run, which was killed, has made under this name. Nothing of that name was here when the plan was
+/// written down, so what is here now is ours: half a pair, or one that cannot be read, is destroyed, and the whole one too
+/// unless it is to be spared.
+pub(super) fn of_an_earlier_run(
+    token: &Arc<OpenToken>,
+    lent: &Lent,
+    name: &Name,
+    pin_source: Option<&str>,
+    spare_it: bool,
+) -> Result<Option<PrivateKey>, Failure> {
+    let place = token.token().to_string();
+    let found = Found::by(&lent.session, &name.shortest())?;
+    if found.is_nothing() {
+        return Ok(None);
+    }
+    if spare_it && !found.is_half() {
+        let pair = found.pair(&lent.session, &name.shortest(), &place);
+        match pair.and_then(|pair| pair.map(|pair| PrivateKey::read(token, lent, pair, pin_source)).transpose()) {
+            Err(Failure::Call(error)) if is_lost(&error) => return Err(error.into()),
+            Err(why) => log::info!("{place}: what an earlier run has left cannot be read: {why:?}"),
+            Ok(key) => return Ok(key),
+        }
+    }
+    log::info!("{place}: what an earlier run has left of a key is replaced");
+    destroy(lent, Found::by(&lent.session, &name.shortest())?.both_halves(name, &place)?)?;
+    Ok(None)
+}
+
 /// Makes a pair that vanishes with its session, and has it sign.
 pub(super) fn rehearse(token: &Arc<OpenToken>, lent: &Lent, algorithm: KeyAlgorithm) -> Result<Rehearsal, Failure> {
     let place = token.token().to_string();
@@ -101,26 +148,14 @@ pub(super) fn rehearse(token: &Arc<OpenToken>, lent: &Lent, algorithm: KeyAlgori
     let private = described(&lent.session, private)?.ok_or_else(gone)?;
     let public = described(&lent.session, public)?;
     let made = Made { private, public, opening: lent.opening };
-    let tried = made.pair(lent, &place).and_then(|pair| try_to_sign(lent, &pair, &place));
+    let tried = made.pair(lent, &place).and_then(|pair| {
+        let key = PrivateKey::read(token, lent, pair, None)?;
+        // What is promised of a key that stays is promised of this one too, but for a name.
+        key.must_be_as_asked(algorithm)?;
+        key.must_sign_in(lent)
+    });
     made.discard(lent);
     tried.map(|()| Rehearsal::Done)
-}
-
-/// In the session that has made it: another one may not see it.
-fn try_to_sign(lent: &Lent, pair: &Pair, place: &str) -> Result<(), Failure> {
-    let algorithm = pair.public.algorithm().csr_signature();
-    let message = b"rehearsal";
-    let digest = algorithm.hash().digest(message);
-    let _call = doing("C_Sign");
-    let signature = match pair.public.algorithm().curve() {
-        Some(_) => ecdsa_der(&lent.session.sign(&Mechanism::Ecdsa, pair.private.handle, &digest)?),
-        None => Some(lent.session.sign(&Mechanism::RsaPkcs, pair.private.handle, &algorithm.hash().digest_info(&digest))?),
-    };
-    if signature.is_some_and(|s| pair.public.verifies(algorithm, message, &s)) {
-        return Ok(());
-    }
-    let message = format!("{place} signed a test message, and the signature does not fit the public key that it shows");
-    Err(KeyError::NotAsPromised(Fault::new("signature_wrong", message)).into())
 }
 
 fn refused(error: &Error, place: &str) -> Failure {

@@ -1,6 +1,6 @@
 //! Modules that people use: where they lie on this machine, and what they read from their surroundings.
 //!
-//! Nothing here is loaded: it is only named, in hints.
+//! Nothing here is loaded: it is named in hints, and found for a reference that gives a name without a path.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -50,6 +50,28 @@ pub(super) fn on_this_machine() -> Vec<PathBuf> {
     let found = in_folders.filter(|p| is_module_name(p)).chain(FILES.iter().flat_map(|f| spread(f)).filter(|p| p.is_file()));
     let mut seen = BTreeSet::new();
     found.filter(|path| fs::canonicalize(path).is_ok_and(|target| seen.insert(target))).collect()
+}
+
+/// Modules that lie in one folder.
+pub(super) fn in_folder(folder: &Path) -> Vec<PathBuf> {
+    entries(folder).into_iter().filter(|path| is_module_name(path) && path.is_file()).collect()
+}
+
+/// Those of `paths` that are called `name`.
+pub(super) fn called(name: &str, paths: Vec<PathBuf>) -> Vec<PathBuf> {
+    paths.into_iter().filter(|path| is_called(path, name)).collect()
+}
+
+/// Whether the file at `path` is called `name`, which has neither path nor affixes, and no case (RFC 7512 §2.3).
+pub(super) fn is_called(path: &Path, name: &str) -> bool {
+    path.file_name().is_some_and(|file| bare(&file.to_string_lossy()) == bare(name))
+}
+
+/// `libsofthsm2.so`, `libtpm2_pkcs11.so.1` and `SoftHSM2` without what belongs to the system: `softhsm2`, `tpm2_pkcs11`.
+fn bare(file: &str) -> String {
+    let file = file.to_lowercase();
+    let stem = file.find(".so").map_or(file.as_str(), |end| &file[..end]);
+    stem.strip_prefix("lib").unwrap_or(stem).to_owned()
 }
 
 fn is_module_name(path: &Path) -> bool {
@@ -118,6 +140,21 @@ mod tests {
             assert!(setting(Path::new(file)).is_some_and(|s| s.contains(part)), "{file}");
         }
         assert_eq!(setting(Path::new("/lib/other.so")), None);
+    }
+
+    #[test]
+    fn a_name_has_no_affixes_and_no_case() {
+        for (path, name) in [
+            ("/usr/lib/softhsm/libsofthsm2.so", "softhsm2"),
+            ("/usr/lib/softhsm/libsofthsm2.so", "SoftHSM2"),
+            ("/usr/lib/x/libtpm2_pkcs11.so.1", "tpm2_pkcs11"),
+            ("/usr/lib/x/opensc-pkcs11.so", "opensc-pkcs11"),
+            ("/usr/safenet/lunaclient/lib/libCryptoki2_64.so", "cryptoki2_64"),
+        ] {
+            assert!(is_called(Path::new(path), name), "{path} {name}");
+        }
+        assert!(!is_called(Path::new("/usr/lib/softhsm/libsofthsm2.so"), "softhsm"));
+        assert!(!is_called(Path::new("/usr/lib/x/onepin-opensc-pkcs11.so"), "opensc-pkcs11"));
     }
 
     #[test]

@@ -4,7 +4,9 @@
 //! C_Initialize happens once per process and is never undone: C_Finalize would end the sessions of everybody else in
 //! this process, and a module with threads of its own does not survive being unmapped.
 
+use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -14,11 +16,13 @@ use cryptoki::mechanism::MechanismType;
 
 use super::error::{names, rv, translate};
 use super::known;
-use super::token::{Shown, Token};
+use super::token::{Seat, Shown, Token, unpadded};
+use super::wanted::{About, Wanted};
 use crate::files;
 use crate::key::call::doing;
+use crate::key::uri::UriError;
 use crate::key::{Fault, KeyAlgorithm, KeyError, KeyUri};
-use crate::text::Hint;
+use crate::text::{Hint, Printable};
 
 /// A loaded module.
 #[derive(Debug)]
@@ -27,15 +31,46 @@ pub(super) struct Module {
     pkcs11: Pkcs11,
 }
 
-/// The absolute path of the module that `uri` names.
+/// The absolute path of the module that `uri` names. `module-name` is a file name without `lib` and `.so` (RFC 7512
+/// §2.3): sought in the folder that `module-path` names, else where this machine keeps its modules (`known.rs`).
 ///
 /// # Errors
-/// `module_missing` where it names none, with those that are on this machine.
+/// `module_missing` where it names none, with those that are on this machine; `usage` where path and name disagree.
 pub(super) fn path_in(uri: &KeyUri) -> Result<PathBuf, KeyError> {
-    use std::os::unix::ffi::OsStrExt;
-    match uri.attribute("module-path").filter(|p| !p.is_empty()) {
-        Some(path) => Ok(files::absolute(Path::new(std::ffi::OsStr::from_bytes(path)))?),
-        None => Err(missing("no PKCS#11 module is named".into())),
+    let said = |name: &str| uri.attribute(name).filter(|value| !value.is_empty());
+    let path = said("module-path").map(|path| files::absolute(Path::new(OsStr::from_bytes(path)))).transpose()?;
+    match (path, uri.text("module-name").map_err(unreadable)?.filter(|name| !name.is_empty())) {
+        (Some(path), None) => Ok(path),
+        (Some(path), Some(name)) if path.is_dir() => {
+            let found = known::called(name, known::in_folder(&path));
+            one_called(name, found, &format!("in {}", path.display()))
+        }
+        (Some(path), Some(name)) if known::is_called(&path, name) => Ok(path),
+        (Some(path), Some(name)) => {
+            let message = format!("module-name {:?} is not the name of {}", Printable::new(name), path.display());
+            Err(KeyError::Reference(Fault::new("usage", message).hint(Hint::say("leave out one of the two"))))
+        }
+        (None, Some(name)) => one_called(name, known::called(name, known::on_this_machine()), "on this machine"),
+        (None, None) => Err(missing("no PKCS#11 module is named".into())),
+    }
+}
+
+fn unreadable(error: UriError) -> KeyError {
+    KeyError::Reference(Fault::new("usage", error.to_string()))
+}
+
+/// The one module of that name among `found`.
+fn one_called(name: &str, found: Vec<PathBuf>, place: &str) -> Result<PathBuf, KeyError> {
+    let name = Printable::new(name);
+    match found.as_slice() {
+        [one] => Ok(one.clone()),
+        [] => Err(missing(format!("no module called {name:?} is {place}"))),
+        several => {
+            let all: Vec<String> = several.iter().map(|path| path.display().to_string()).collect();
+            let message = format!("{} modules called {name:?} are {place}: {}", all.len(), all.join(", "));
+            let hint = Hint::say("say which with --module, and leave out module-name");
+            Err(KeyError::Unavailable(Fault::new("module_missing", message).hint(hint)))
+        }
     }
 }
 
@@ -101,6 +136,36 @@ impl Module {
         Ok(shown)
     }
 
+    /// The same, with what `wanted` needs to know of the slots, where the module is the one that it means.
+    ///
+    /// # Errors
+    /// `token_not_found` for another module; what [`tokens`](Self::tokens) says.
+    pub(super) fn tokens_for(&self, wanted: &Wanted) -> Result<Shown, KeyError> {
+        if wanted.asks_about_the_module() {
+            let _call = doing("C_GetInfo");
+            let info = self.pkcs11.get_library_info().map_err(|e| self.refused("does not say what it is", &e))?;
+            let version = info.library_version();
+            let about = About {
+                manufacturer: unpadded(info.manufacturer_id()),
+                description: unpadded(info.library_description()),
+                version: (version.major(), version.minor()),
+            };
+            wanted.must_be_of(&about, &self.to_string())?;
+        }
+        let mut shown = self.tokens()?;
+        if wanted.asks_about_seats() {
+            for token in &mut shown.tokens {
+                let _call = doing("C_GetSlotInfo");
+                // A slot that does not say what it is called is not the one that was named.
+                token.seat = self.pkcs11.get_slot_info(token.slot).ok().map(|info| Seat {
+                    description: unpadded(info.slot_description()),
+                    manufacturer: unpadded(info.manufacturer_id()),
+                });
+            }
+        }
+        Ok(shown)
+    }
+
     fn refused(&self, what: &str, error: &Error) -> KeyError {
         let (native, call) = names(error);
         let mut fault = Fault::new("module_refused", format!("{self} {what}: {call} failed"));
@@ -139,6 +204,7 @@ impl Module {
         if let Some(mechanism) = self.first_missing(token, &[make, sign]) {
             return lacks(format!("it has no {mechanism}"));
         }
+        let _call = doing("C_GetMechanismInfo");
         if let Ok(info) = self.pkcs11.get_mechanism_info(token.slot, make) {
             let (least, most) = (info.min_key_size(), info.max_key_size());
             // Some modules say nothing (0) or count bytes here: only a plausible number of bits is believed.

@@ -21,7 +21,8 @@ pub(super) struct Object {
     pub(super) label: Vec<u8>,
 }
 
-/// What a key is sought by; at least one is there, and none is empty: an empty id would fit every object without one.
+/// What a key is sought by. At least one of the two is there and not empty: an empty id alone would fit every object
+/// without one. Beside the other, an empty one means that the key has none (RFC 7512 §2.6).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Name {
     pub(super) id: Option<Vec<u8>>,
@@ -31,14 +32,20 @@ pub(super) struct Name {
 impl Name {
     /// What `id` and `object` of a reference say; `None` where they say nothing.
     pub(super) fn of(uri: &KeyUri) -> Option<Self> {
-        let said = |name: &str| uri.attribute(name).filter(|v| !v.is_empty()).map(<[u8]>::to_vec);
+        let said = |name: &str| uri.attribute(name).map(<[u8]>::to_vec);
         let name = Self { id: said("id"), label: said("object") };
-        (name.id.is_some() || name.label.is_some()).then_some(name)
+        (filled(&name.id).is_some() || filled(&name.label).is_some()).then_some(name)
+    }
+
+    /// Without what is empty.
+    pub(super) fn filled(&self) -> Self {
+        Self { id: filled(&self.id).cloned(), label: filled(&self.label).cloned() }
     }
 
     /// The id alone, where there is one: that is what must be unique, and no token changes it on its own.
     pub(super) fn shortest(&self) -> Self {
-        Self { id: self.id.clone(), label: self.label.clone().filter(|_| self.id.is_none()) }
+        let Self { id, label } = self.filled();
+        Self { label: label.filter(|_| id.is_none()), id }
     }
 
     pub(super) fn id(id: &[u8]) -> Self {
@@ -46,10 +53,15 @@ impl Name {
     }
 }
 
+/// What is there and not empty.
+pub(super) fn filled(part: &Option<Vec<u8>>) -> Option<&Vec<u8>> {
+    part.as_ref().filter(|part| !part.is_empty())
+}
+
 impl std::fmt::Display for Name {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let label = self.label.iter().map(|l| format!("label {:?}", Printable::from_bytes(l)));
-        let id = self.id.iter().map(|id| format!("id {}", hex(id)));
+        let id = self.id.iter().map(|id| if id.is_empty() { "no id".to_owned() } else { format!("id {}", hex(id)) });
         f.write_str(&label.chain(id).collect::<Vec<_>>().join(" and "))
     }
 }
@@ -112,7 +124,9 @@ pub(super) fn flags(session: &Session, object: &Object, types: &[AttributeType])
     let mut shown = Vec::with_capacity(types.len());
     for one in types {
         let _call = doing("C_GetAttributeValue");
-        match session.get_attribute_info(object.handle, &[*one]) {
+        let ask = || session.get_attribute_info(object.handle, &[*one]);
+        // A device that failed once is asked once more: what it says here decides whether the key is trusted.
+        match ask().or_else(|error| if is_lost(&error) { Err(error) } else { ask() }) {
             Err(error) if is_lost(&error) => return Err(error),
             Ok(info) if matches!(info.as_slice(), [AttributeInfo::Available(1)]) => shown.push(*one),
             _ => {}
@@ -141,5 +155,9 @@ mod tests {
     fn an_empty_name_is_no_name() {
         assert_eq!(Name::of(&"pkcs11:token=t;id=;object=".parse().unwrap()), None);
         assert_eq!(Name::of(&"pkcs11:id=%01".parse().unwrap()), Some(Name::id(&[1])));
+        // Beside another one it says that the key has none.
+        let name = Name::of(&"pkcs11:object=k;id=".parse().unwrap()).unwrap();
+        assert_eq!((name.id.as_deref(), name.to_string().as_str()), (Some(&[][..]), "label \"k\" and no id"));
+        assert_eq!(name.shortest(), Name { id: None, label: Some(b"k".to_vec()) });
     }
 }

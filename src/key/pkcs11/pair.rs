@@ -13,7 +13,7 @@ use der::oid::ObjectIdentifier;
 use der::{Decode, Encode};
 
 use super::error::Failure;
-use super::object::{Name, Object, flags, read, search};
+use super::object::{Name, Object, filled, flags, read, search};
 use crate::key::algorithm::PublicKeyError;
 use crate::key::{Answer, Fault, KeyAlgorithm, KeyError, PublicKey};
 use crate::text::Hint;
@@ -30,9 +30,15 @@ impl Found {
     /// All objects of that name. Where the label decides and not the id, what belongs to the private key by its id
     /// counts as well.
     pub(super) fn by(session: &Session, name: &Name) -> Result<Self, Error> {
-        let Some(id) = &name.id else {
+        let Some(id) = filled(&name.id) else {
             let label = name.label.clone().unwrap_or_default();
-            let by_label = Self::sort(search(session, &[Attribute::Label(label)])?);
+            let mut by_label = Self::sort(search(session, &[Attribute::Label(label)])?);
+            if name.id.is_some() {
+                for objects in [&mut by_label.privates, &mut by_label.publics, &mut by_label.certificates] {
+                    objects.retain(|object| object.id.is_empty());
+                }
+                return Ok(by_label);
+            }
             return match by_label.privates.as_slice() {
                 // Another private key with that id makes it ambiguous, whatever its label.
                 [one] if !one.id.is_empty() => Ok(Self::sort(search(session, &[Attribute::Id(one.id.clone())])?)),
@@ -89,7 +95,21 @@ impl Found {
     ///
     /// # Errors
     /// `key_ambiguous`, `key_half`, and `key_type_unsupported` for a key that this program does not work with.
-    pub(super) fn pair(mut self, session: &Session, name: &Name, place: &str) -> Result<Option<Pair>, Failure> {
+    pub(super) fn pair(self, session: &Session, name: &Name, place: &str) -> Result<Option<Pair>, Failure> {
+        self.pair_of(session, name, place, None)
+    }
+
+    /// The same, where `known` is the public key if the token shows none: whether it is, a signature proves.
+    ///
+    /// # Errors
+    /// As [`pair`](Self::pair).
+    pub(super) fn pair_of(
+        mut self,
+        session: &Session,
+        name: &Name,
+        place: &str,
+        known: Option<&PublicKey>,
+    ) -> Result<Option<Pair>, Failure> {
         let private = match (self.privates.pop(), self.privates.as_slice()) {
             (Some(one), []) => one,
             (Some(last), others) => return Err(ambiguous(others.iter().chain([&last]), name, place).into()),
@@ -122,7 +142,7 @@ impl Found {
                 public = public_key(session, object)?.transpose().map_err(unsupported)?;
             }
         }
-        let Some(public) = public else {
+        let Some(public) = public.or_else(|| known.cloned()) else {
             let message = format!(
                 "{place} has a private key with {name}, and neither it nor a public key or certificate beside it shows its public half"
             );
@@ -213,7 +233,8 @@ fn some(value: Vec<u8>) -> Option<Vec<u8>> {
     (!value.is_empty()).then_some(value)
 }
 
-fn certified(der: &[u8]) -> Option<Result<PublicKey, PublicKeyError>> {
+/// The public key of a certificate.
+pub(super) fn certified(der: &[u8]) -> Option<Result<PublicKey, PublicKeyError>> {
     let certificate = x509_cert::Certificate::from_der(der).ok()?;
     let spki = certificate.tbs_certificate().subject_public_key_info().to_der().ok()?;
     Some(PublicKey::from_spki(&spki))

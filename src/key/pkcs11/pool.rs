@@ -131,6 +131,7 @@ pub(super) fn peek<T>(module: &Module, token: &Token, work: impl FnOnce(&Session
 
 /// Ends a session of ours; one that is gone already is what we want.
 pub(super) fn close(session: Session) {
+    let _call = doing("C_CloseSession");
     if let Err(error) = session.close() {
         log::debug!("a session did not close: {:?}", rv(&error).map(rv_name));
     }

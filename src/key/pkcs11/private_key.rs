@@ -5,12 +5,13 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use cryptoki::error::Error;
+use cryptoki::error::{Error, RvError};
 use cryptoki::mechanism::rsa::{PkcsMgfType, PkcsPssParams};
 use cryptoki::mechanism::{Mechanism, MechanismType};
 use cryptoki::object::{AttributeType, ObjectHandle};
 
-use super::error::{Failure, is_lost, names};
+use super::certificate;
+use super::error::{Failure, is_lost, names, rv};
 use super::object::{Name, Object, flags};
 use super::pair::{Found, Pair};
 use super::pool::{Lent, Mode};
@@ -22,6 +23,9 @@ use crate::key::{
     Answer, Embed, Fault, Key, KeyAlgorithm, KeyError, KeyFacts, KeyReference, KeyUri, PublicKey, SignatureAlgorithm,
 };
 use crate::text::Hint;
+
+/// What to do about a token that makes other keys than it was asked for.
+const ANOTHER_TOKEN: &str = "this token does not keep keys as they were asked for: use another";
 
 /// A private key in a token.
 #[derive(Debug)]
@@ -36,6 +40,8 @@ pub(super) struct PrivateKey {
     /// The PIN is wanted before every signature (CKA_ALWAYS_AUTHENTICATE).
     always_authenticate: bool,
     facts: KeyFacts,
+    held: Embed,
+    elsewhere: bool,
 }
 
 impl PrivateKey {
@@ -70,7 +76,14 @@ impl PrivateKey {
             algorithms,
             always_authenticate: read[4] == Some(true),
             facts,
+            held: Embed::Nothing,
+            elsewhere: false,
         })
+    }
+
+    /// The same, for one that the reference of an identity has led to: what it held, and whether it led elsewhere.
+    pub(super) fn opened_by_reference(self, held: Embed, elsewhere: bool) -> Self {
+        Self { held, elsewhere, ..self }
     }
 
     /// Refuses a key that was there before us and is not kept inside the token. What cannot be read is no refusal.
@@ -92,8 +105,15 @@ impl PrivateKey {
         Ok(())
     }
 
-    /// Refuses a key of ours that is not what was asked for.
+    /// Refuses a key of ours that is not what was asked for, or that nothing could find again.
     pub(super) fn must_be_as_promised(&self, asked: KeyAlgorithm) -> Result<(), KeyError> {
+        self.must_be_as_asked(asked)?;
+        let nameless = self.object.id.is_empty() && self.object.label.is_empty();
+        self.must_be(&[("it has neither id nor label, so nothing could find it again", nameless)], ANOTHER_TOKEN)
+    }
+
+    /// Refuses one that is not what was asked for.
+    pub(super) fn must_be_as_asked(&self, asked: KeyAlgorithm) -> Result<(), KeyError> {
         let KeyFacts { sensitive, extractable, always_sensitive, never_extractable, .. } = self.facts;
         let wrong = [
             ("CKA_SENSITIVE is false", sensitive == Answer::No),
@@ -101,12 +121,8 @@ impl PrivateKey {
             ("CKA_ALWAYS_SENSITIVE is false", always_sensitive == Answer::No),
             ("CKA_NEVER_EXTRACTABLE is false", never_extractable == Answer::No),
             ("it is of another type than was asked for", self.public.algorithm() != asked),
-            (
-                "it has neither id nor label, so nothing could find it again",
-                self.object.id.is_empty() && self.object.label.is_empty(),
-            ),
         ];
-        self.must_be(&wrong, "this token does not keep keys as they were asked for: use another")
+        self.must_be(&wrong, ANOTHER_TOKEN)
     }
 
     fn must_be(&self, wrong: &[(&str, bool)], hint: &str) -> Result<(), KeyError> {
@@ -135,31 +151,54 @@ impl PrivateKey {
     }
 
     fn not_in_parts(&self, error: Error) -> Failure {
-        if is_lost(&error) {
+        // A device that is broken or gone says nothing about parts.
+        let broken = matches!(rv(&error), Some(RvError::DeviceError | RvError::DeviceMemory | RvError::HostMemory));
+        if broken || is_lost(&error) {
             return error.into();
         }
+        let (native, call) = names(&error);
         let place = self.token.token();
-        let message = format!("{place}: a key that wants the PIN before every signature cannot be used through this module");
-        let mut fault = Fault::new("key_type_unsupported", message);
-        fault.native = names(&error).0.map(String::from);
+        let what = "a key that wants the PIN before every signature cannot be used through this module";
+        let mut fault = Fault::new("key_type_unsupported", format!("{place}: {what}: {call} failed"));
+        fault.native = native.map(String::from);
         KeyError::Unavailable(fault.hint(Hint::say("use a key without CKA_ALWAYS_AUTHENTICATE, as all Ziti SDKs need"))).into()
     }
 
     fn sign_raw(&self, mechanism: &Mechanism<'_>, data: &[u8]) -> Result<Vec<u8>, KeyError> {
-        self.token.with(Mode::Read, |lent| {
-            let handle = self.handle(lent)?;
-            if !self.always_authenticate {
-                let _call = doing("C_Sign");
-                return Ok(lent.session.sign(mechanism, handle, data)?);
-            }
-            // The login stands between C_SignInit and C_Sign, which cryptoki calls together. In two parts there is a gap,
-            // and the modules of YubiKeys (YKCS11 from 2.0, OpenSC) collect what they get in parts.
+        self.token.with(Mode::Read, |lent| self.sign_in(lent, mechanism, data))
+    }
+
+    fn sign_in(&self, lent: &Lent, mechanism: &Mechanism<'_>, data: &[u8]) -> Result<Vec<u8>, Failure> {
+        let handle = self.handle(lent)?;
+        if !self.always_authenticate {
             let _call = doing("C_Sign");
-            lent.session.sign_init(mechanism, handle)?;
-            self.token.login_for_this_operation(lent)?;
-            lent.session.sign_update(data).map_err(|error| self.not_in_parts(error))?;
-            Ok(lent.session.sign_final()?)
-        })
+            return Ok(lent.session.sign(mechanism, handle, data)?);
+        }
+        // The login stands between C_SignInit and C_Sign, which cryptoki calls together. In two parts there is a gap,
+        // and the modules of YubiKeys (YKCS11 from 2.0, OpenSC) collect what they get in parts.
+        let _call = doing("C_Sign");
+        lent.session.sign_init(mechanism, handle)?;
+        self.token.login_for_this_operation(lent)?;
+        lent.session.sign_update(data).map_err(|error| self.not_in_parts(error))?;
+        Ok(lent.session.sign_final()?)
+    }
+
+    /// Signs a message and looks at the signature, in this session: another one may not see the key.
+    pub(super) fn must_sign_in(&self, lent: &Lent) -> Result<(), Failure> {
+        let algorithm = self.public.algorithm().csr_signature();
+        let message = b"rehearsal";
+        let digest = algorithm.hash().digest(message);
+        let signature = match self.public.algorithm().curve() {
+            Some(_) => ecdsa_der(&self.sign_in(lent, &Mechanism::Ecdsa, &digest)?),
+            None => Some(self.sign_in(lent, &Mechanism::RsaPkcs, &algorithm.hash().digest_info(&digest))?),
+        };
+        if signature.is_some_and(|s| self.public.verifies(algorithm, message, &s)) {
+            return Ok(());
+        }
+        let place = self.token.token();
+        let message = format!("{place} signed a test message, and the signature does not fit the public key that it shows");
+        let hint = Hint::say("the device is faulty, or shows another key than it has made: use another");
+        Err(KeyError::NotAsPromised(Fault::new("signature_wrong", message).hint(hint)).into())
     }
 }
 
@@ -210,6 +249,18 @@ impl Key for PrivateKey {
 
     fn facts(&self) -> Result<KeyFacts, KeyError> {
         Ok(self.facts.clone())
+    }
+
+    fn certificates(&self) -> Result<Vec<Vec<u8>>, KeyError> {
+        self.token.with(Mode::Read, |lent| Ok(certificate::beside(lent, &self.object.id, &self.public)?))
+    }
+
+    fn held(&self) -> Embed {
+        self.held
+    }
+
+    fn is_elsewhere(&self) -> bool {
+        self.elsewhere
     }
 }
 

@@ -100,6 +100,10 @@ fn module(path: &str) -> Result<PathBuf, KeyError> {
     if path.is_empty() {
         return Err(broken("the key reference of this identity names no module by an absolute path"));
     }
+    // A path is shown in messages.
+    if path.contains("pin=") {
+        return Err(broken("the key reference of this identity has a PIN before its `?`"));
+    }
     Ok(Path::new("/").join(OsStr::from_bytes(&decoded(path))))
 }
 
@@ -192,7 +196,7 @@ mod tests {
         for path in ["pkcs11:///usr/lib/x.so", "pkcs11:/usr/lib/x.so", "pkcs11:////usr/lib/x.so", "pkcs11://host/usr/lib/x.so"] {
             assert_eq!(read(&format!("{path}?slot=0x1&id=02")).module, Path::new("/usr/lib/x.so"), "{path}");
         }
-        for path in ["pkcs11://softhsm2.so?id=02", "pkcs11:///?id=02"] {
+        for path in ["pkcs11://softhsm2.so?id=02", "pkcs11:///?id=02", "pkcs11:///usr/lib/x.so&pin=4711"] {
             assert!(Reference::parse(path).unwrap().is_err(), "{path}");
         }
     }

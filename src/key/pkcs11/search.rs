@@ -24,6 +24,11 @@ pub(super) fn by_name(lent: &Lent, name: &Name, token: &Token) -> Result<Option<
     Found::by(&lent.session, name)?.pair(&lent.session, name, &token.to_string())
 }
 
+/// The pair of that name, whose public key is `expected` if the token shows none.
+pub(super) fn by_name_of(lent: &Lent, name: &Name, token: &Token, expected: Option<&PublicKey>) -> Result<Option<Pair>, Failure> {
+    Found::by(&lent.session, name)?.pair_of(&lent.session, name, &token.to_string(), expected)
+}
+
 /// The pair of that name.
 ///
 /// # Errors
@@ -35,22 +40,39 @@ pub(super) fn one_by_name(lent: &Lent, name: &Name, token: &Token) -> Result<Pai
     }
 }
 
+/// Generations that may be missing below a later one: old keys are deleted when their successors work.
+const DELETED: u32 = 3;
+
 /// The highest generation of this owner's keys; `None` where there is none at all.
 pub(super) fn newest(lent: &Lent, owner: KeyOwner<'_>, token: &Token) -> Result<Option<Pair>, Failure> {
-    let mut newest = None;
-    for generation in 0.. {
-        // By the id alone: a label may have been changed, or never been taken.
-        let name = Name::id(&owner.name(generation).id);
-        let found = Found::by(&lent.session, &name)?;
-        if found.is_nothing() {
-            break;
-        }
-        newest = Some((found, name));
-    }
-    match newest {
-        Some((found, name)) => found.pair(&lent.session, &name, &token.to_string()),
+    match highest(lent, owner)? {
+        Some((found, generation)) => found.pair(&lent.session, &by_generation(owner, generation), &token.to_string()),
         None => Ok(None),
     }
+}
+
+/// The generation of this owner's next key.
+pub(super) fn next_generation(lent: &Lent, owner: KeyOwner<'_>) -> Result<u32, Failure> {
+    Ok(highest(lent, owner)?.map_or(0, |(_, generation)| generation + 1))
+}
+
+fn highest(lent: &Lent, owner: KeyOwner<'_>) -> Result<Option<(Found, u32)>, Failure> {
+    let (mut highest, mut generation, mut missing) = (None, 0, 0);
+    while missing <= DELETED {
+        let found = Found::by(&lent.session, &by_generation(owner, generation))?;
+        if found.is_nothing() {
+            missing += 1;
+        } else {
+            (highest, missing) = (Some((found, generation)), 0);
+        }
+        generation += 1;
+    }
+    Ok(highest)
+}
+
+/// By the id alone: a label may have been changed, or never been taken.
+fn by_generation(owner: KeyOwner<'_>, generation: u32) -> Name {
+    Name::id(&owner.name(generation).id)
 }
 
 /// The pair whose public object shows this very key, under whatever name.

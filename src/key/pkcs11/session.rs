@@ -259,6 +259,7 @@ impl OpenToken {
 
 /// Whether this process is logged in already, by us or by somebody else in it.
 fn is_logged_in(session: &Session) -> bool {
+    let _call = doing("C_GetSessionInfo");
     let state = session.get_session_info().map(|info| info.session_state());
     matches!(state, Ok(SessionState::RoUser | SessionState::RwUser))
 }
@@ -315,8 +316,12 @@ fn refusal(error: &Error, place: &str) -> LoginRefusal {
 
 /// The PIN that was right at first is not, or may not be, right any more.
 fn changed(place: &str, error: Option<&Error>) -> KeyError {
+    let native = error.and_then(rv).map(|rv| rv_name(rv).into_owned());
+    if error.and_then(rv) == Some(RvError::PinLocked) {
+        return locked(place, native);
+    }
     let mut fault =
         Fault::new("pin_incorrect", format!("{place} was opened again and does not take the PIN that it took before"));
-    fault.native = error.and_then(rv).map(|rv| rv_name(rv).into_owned());
+    fault.native = native;
     KeyError::Pin(fault.hint(Hint::say("the PIN was changed meanwhile: look at the token before you try again")))
 }

@@ -9,6 +9,7 @@ use std::path::Path;
 use cryptoki::slot::{Slot, TokenInfo};
 
 use super::known;
+use super::wanted::Wanted;
 use crate::key::pin::{Tries, locked};
 use crate::key::{Fault, KeyError, KeyUri, PinState, Place, PlaceListing};
 use crate::text::{Hint, Printable};
@@ -21,8 +22,19 @@ pub(super) struct Token {
     pub(super) tries: Tries,
     pub(super) wants_login: bool,
     pub(super) protected_path: bool,
+    /// Where it sits; read only for a reference that says so.
+    pub(super) seat: Option<Seat>,
     initialised: bool,
     write_protected: bool,
+    /// The PIN is the first one, which somebody else chose. Only said: the device knows best when it minds.
+    pin_to_be_changed: bool,
+}
+
+/// A slot, as its module describes it (`CK_SLOT_INFO`, PKCS#11 v3.1 §3.2).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Seat {
+    pub(super) description: String,
+    pub(super) manufacturer: String,
 }
 
 /// What stays the same when the token moves to another slot.
@@ -49,6 +61,9 @@ pub(super) struct Shown {
     pub(super) unread: Option<KeyError>,
 }
 
+/// Why a slot without a token in it is no candidate.
+const EMPTY: &str = "not initialised";
+
 /// What a token is wanted for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Purpose {
@@ -60,15 +75,13 @@ pub(super) enum Purpose {
 
 impl Token {
     pub(super) fn new(slot: Slot, info: &TokenInfo) -> Self {
-        // Some modules fill the fields with NUL instead of the blanks of the standard.
-        let clean = |text: &str| text.trim_end_matches(['\0', ' ']).to_owned();
         Self {
             slot,
             identity: Identity {
-                label: clean(info.label()),
-                serial: clean(info.serial_number()),
-                manufacturer: clean(info.manufacturer_id()),
-                model: clean(info.model()),
+                label: unpadded(info.label()),
+                serial: unpadded(info.serial_number()),
+                manufacturer: unpadded(info.manufacturer_id()),
+                model: unpadded(info.model()),
             },
             tries: if info.user_pin_locked() {
                 Tries::None
@@ -81,15 +94,17 @@ impl Token {
             },
             wants_login: info.login_required(),
             protected_path: info.protected_authentication_path(),
+            seat: None,
             initialised: info.token_initialized(),
             write_protected: info.write_protected(),
+            pin_to_be_changed: info.user_pin_to_be_changed(),
         }
     }
 
     /// Why it is no candidate, if it is none.
     fn ruled_out(&self, purpose: Purpose) -> Option<&'static str> {
         if !self.initialised {
-            Some("not initialised")
+            Some(EMPTY)
         } else if !self.wants_login {
             Some("has no login")
         } else if self.write_protected && purpose == Purpose::Write {
@@ -102,26 +117,45 @@ impl Token {
     /// As lists show it; `module_path` goes into its reference.
     pub(super) fn listing(&self, module_path: &[u8]) -> PlaceListing {
         let Identity { label, serial, manufacturer, .. } = &self.identity;
-        let mut reference = KeyUri::new("pkcs11").with("token", label.as_bytes());
-        if !serial.is_empty() {
-            reference.set("serial", serial.as_bytes());
+        let mut reference = KeyUri::new("pkcs11");
+        for (name, value) in [("token", label), ("serial", serial)] {
+            if !value.is_empty() {
+                reference.set(name, value.as_bytes());
+            }
+        }
+        if !self.initialised {
+            // It has no name yet. The number is what the tools want that give it one.
+            reference = KeyUri::new("pkcs11").with("slot-id", self.slot.id().to_string().as_bytes());
         }
         let pin = match self.tries {
             _ if !self.initialised || !self.wants_login => PinState::None,
             Tries::None => PinState::Locked,
             Tries::Last => PinState::FinalTry,
+            _ if self.pin_to_be_changed => PinState::Expired,
             Tries::Enough => PinState::CountLow,
             Tries::Unknown if self.protected_path => PinState::Keypad,
             Tries::Unknown => PinState::Ok,
         };
-        let locked = (pin == PinState::Locked).then(|| "its PIN is locked".to_owned());
+        let by_pin = match pin {
+            PinState::Locked => Some("its PIN is locked".to_owned()),
+            PinState::Expired => Some("its PIN must be changed first, with its own tool".to_owned()),
+            PinState::Ok | PinState::CountLow | PinState::FinalTry | PinState::Keypad | PinState::None => None,
+        };
         PlaceListing {
             reference: reference.with("module-path", module_path),
             place: self.place(),
             manufacturer: Printable::new(manufacturer),
             pin,
-            obstacle: self.ruled_out(Purpose::Write).map(str::to_owned).or(locked),
+            obstacle: self.ruled_out(Purpose::Write).map(|why| self.with_advice(why)).or(by_pin),
         }
+    }
+
+    /// What rules it out, and what to do about it where that is not in the words.
+    fn with_advice(&self, why: &str) -> String {
+        if self.initialised {
+            return why.to_owned();
+        }
+        format!("{why}: make a token of it with its own tool, or `pkcs11-tool --init-token --slot {}`", self.slot.id())
     }
 
     /// Whether it is fit for `purpose`.
@@ -152,6 +186,11 @@ impl Token {
     }
 }
 
+/// Without the blanks of the standard, or the NUL that some modules fill the fields with.
+pub(super) fn unpadded(text: &str) -> String {
+    text.trim_end_matches(['\0', ' ']).to_owned()
+}
+
 impl fmt::Display for Token {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.identity.fmt(f)
@@ -166,66 +205,22 @@ impl fmt::Display for Identity {
     }
 }
 
-/// Which token is meant; what is not said fits all.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Wanted {
-    name: Option<Vec<u8>>,
-    serial: Option<Vec<u8>>,
-    manufacturer: Option<Vec<u8>>,
-    model: Option<Vec<u8>>,
-}
-
-impl Wanted {
-    /// What the attributes of `uri` say. `token` is a label (RFC 7512 §2.3), and as `--token` also a serial.
-    pub(super) fn by(uri: &KeyUri) -> Self {
-        let said = |name: &str| uri.attribute(name).filter(|v| !v.is_empty()).map(<[u8]>::to_vec);
-        Self { name: said("token"), serial: said("serial"), manufacturer: said("manufacturer"), model: said("model") }
-    }
-
-    /// Whether label and serial are among it.
-    pub(super) fn is_exact(&self) -> bool {
-        self.serial.is_some() && self.name.is_some()
-    }
-
-    pub(super) fn fits(&self, identity: &Identity) -> bool {
-        let is = |wanted: &Option<Vec<u8>>, value: &str| wanted.as_ref().is_none_or(|w| w == value.as_bytes());
-        (is(&self.name, &identity.label) || is(&self.name, &identity.serial))
-            && is(&self.serial, &identity.serial)
-            && is(&self.manufacturer, &identity.manufacturer)
-            && is(&self.model, &identity.model)
-    }
-}
-
-/// Behind the word "token": ` "edge", serial "1f2e"`.
-impl fmt::Display for Wanted {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let parts = [("", &self.name), ("serial ", &self.serial), ("manufacturer ", &self.manufacturer), ("model ", &self.model)];
-        let mut space = " ";
-        for (what, value) in parts.iter().filter_map(|(what, value)| Some((what, value.as_ref()?))) {
-            write!(f, "{space}{what}{:?}", Printable::from_bytes(value))?;
-            space = ", ";
-        }
-        Ok(())
-    }
-}
-
 /// The one token of `shown` that is meant and fit for `purpose`; `module` is where they show.
 ///
 /// # Errors
 /// `token_not_found`, `token_ambiguous`, with all of them.
 pub(super) fn choose(shown: Shown, wanted: &Wanted, purpose: Purpose, module: &Path) -> Result<Token, KeyError> {
     let Shown { tokens, unread } = shown;
-    let shown = each_once(tokens);
-    let fit_for = |purpose| shown.iter().filter(|t| wanted.fits(&t.identity) && t.is_fit_for(purpose)).collect();
-    let mut fitting: Vec<&Token> = fit_for(Purpose::Write);
+    let fit_for = |purpose| each_once(tokens.iter().filter(|t| wanted.fits(t) && t.is_fit_for(purpose)).cloned().collect());
+    let mut fitting: Vec<Token> = fit_for(Purpose::Write);
     if fitting.is_empty() {
         // One that cannot be written is good enough to use what is on it.
         fitting = fit_for(purpose);
     }
     match fitting.as_slice() {
-        [one] => Ok((*one).clone()),
-        [] => Err(unread.unwrap_or_else(|| not_found(&shown, &wanted.to_string(), purpose, module))),
-        several => Err(ambiguous(several, module)),
+        [one] => Ok(one.clone()),
+        [] => Err(unread.unwrap_or_else(|| not_found(&each_once(tokens), &wanted.to_string(), purpose, module))),
+        several => Err(ambiguous(&several.iter().collect::<Vec<_>>(), module)),
     }
 }
 
@@ -287,8 +282,10 @@ mod tests {
             tries: Tries::Unknown,
             wants_login: true,
             protected_path: false,
+            seat: None,
             initialised: true,
             write_protected: false,
+            pin_to_be_changed: false,
         }
     }
 

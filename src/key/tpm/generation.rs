@@ -4,7 +4,6 @@
 //! what is not as promised needs no deleting.
 
 use std::ffi::OsStr;
-use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -16,9 +15,8 @@ use super::parent::Parent;
 use super::private_key::{PrivateKey, fits};
 use super::reference::{Home, Reference};
 use super::{described, found, template, type_differs};
-use crate::files::Folder;
 use crate::key::pin::{PinFor, Question};
-use crate::key::{Access, Fault, Key, KeyAlgorithm, KeyError, Pin};
+use crate::key::{Access, Fault, Key, KeyAlgorithm, KeyError, NewKey, Pin};
 use crate::text::Hint;
 
 /// A new key as a file. It has its name only when it is whole and was tried, so that a crash leaves no half of one.
@@ -26,12 +24,14 @@ pub(super) fn in_file(
     visit: &mut Visit<'_>,
     reference: &Reference,
     path: &Path,
-    algorithm: KeyAlgorithm,
+    wish: &NewKey<'_>,
     access: &Access<'_>,
 ) -> Result<PrivateKey, Failure> {
+    let algorithm = wish.algorithm;
     let home = Home::File(path.to_owned());
     if path.symlink_metadata().is_ok() {
-        // An earlier run was killed after this point.
+        // An earlier run was killed after this point; its name may not be durable yet.
+        wish.beside.or_of(path).and_then(|folder| folder.sync()).map_err(KeyError::from)?;
         let found = found(reference, home.clone())?;
         let ready = found.ready(visit, Some(access))?;
         let key = PrivateKey::try_out(visit, found, ready, access)?;
@@ -39,7 +39,9 @@ pub(super) fn in_file(
         return if there == algorithm { Ok(key) } else { Err(type_differs(&home, there, algorithm).into()) };
     }
     let made = new_key(visit, reference, &home, algorithm, access)?;
-    write(path, &pem(&made.file)?)?;
+    let name = path.file_name().unwrap_or(OsStr::new(""));
+    let text = pem(&made.file)?;
+    wish.beside.or_of(path).and_then(|folder| folder.write_new(name, text.as_bytes())).map_err(KeyError::from)?;
     Ok(made.key)
 }
 
@@ -134,13 +136,4 @@ fn new_pin(
 /// The text of a key file.
 pub(super) fn pem(file: &KeyFile) -> Result<String, Failure> {
     file.to_pem().map_err(|e| KeyError::Device(Fault::new("device_error", "cannot write the new key as PEM").because(e)).into())
-}
-
-/// Writes the file under another name, makes it durable, and gives it its name, which must be free.
-fn write(path: &Path, pem: &str) -> Result<(), KeyError> {
-    let name = path.file_name().unwrap_or(OsStr::new(""));
-    let waiting = format!(".{}.part", String::from_utf8_lossy(name.as_bytes()));
-    let folder = Folder::of(path)?;
-    folder.fill(&waiting, pem.as_bytes())?;
-    Ok(folder.publish(&folder, &waiting, name, false)?)
 }

@@ -151,6 +151,12 @@ impl Reference {
     }
 }
 
+/// `uri` without the name of its key.
+pub(super) fn like_it(uri: &KeyUri) -> KeyUri {
+    let said = ["auth", "tcti", "parent", "pin-source"].into_iter().filter_map(|name| Some((name, uri.attribute(name)?)));
+    said.fold(KeyUri::new(SCHEME), |like, (name, value)| like.with(name, value))
+}
+
 /// A handle as people write it.
 pub(super) fn hex(handle: u32) -> String {
     format!("{handle:#010x}")
@@ -233,7 +239,6 @@ mod tests {
             "tpm2:handle=0x+1020000",
             "tpm2:handle=0x8102000000",
             "tpm2:parent=0x40000001",
-            "tpm2:auth=yes",
             "tpm2:file=",
             "tpm2:id=01",
         ] {

@@ -1,7 +1,7 @@
 //! One strict controller on a socket of this machine: it checks what a real one checks, spends each token once, keeps
 //! each certificate that it issues, writes down what it saw, and misbehaves when told to.
 //!
-//! It speaks the client API of the `like`d version as far as enrollment by one-time token and a login need it.
+//! It speaks the client API of the `like`d version as far as enrollment and a login need it.
 
 mod answers;
 mod connection;
@@ -9,12 +9,16 @@ mod core;
 mod csr;
 mod endpoints;
 mod enroll;
+mod extend;
 mod face;
 pub(crate) mod log;
 pub(crate) mod misbehave;
 mod options;
+pub(crate) mod password;
 mod sessions;
+pub(crate) mod signers;
 pub(crate) mod store;
+pub(crate) mod third_party;
 pub(crate) mod tokens;
 mod wire;
 
@@ -25,13 +29,16 @@ use crate::pki::{Key, Network, pem, sha1_hex};
 use face::{Setting, Shown};
 use log::{Counts, Log, Recorder};
 use misbehave::{Fault, Faults};
+use password::Password;
 use rustls::DistinguishedName;
 use serde_json::{Value, json};
+use signers::IdentityProvider;
 use std::net::{IpAddr, SocketAddr, TcpListener, ToSocketAddrs};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 use store::{Authenticator, Store};
+use third_party::ThirdPartyCa;
 use tokens::{Token, TokenBuilder};
 
 /// A running controller. Dropping it closes every connection and waits for every thread.
@@ -167,10 +174,53 @@ impl Controller {
         TokenBuilder::new(self, name, shown.leaf(), shown.key.clone(), ctrls)
     }
 
-    /// What an administrator's re-enrollment does: the identity's authenticator is gone, a new token for it is out.
+    /// A token of the network, in a file of this name: it leads to this controller and enrolls nobody.
+    pub fn network_token(&self, name: &str) -> Token {
+        let iss = format!("{}/", self.url());
+        let token = self.token(name).claim("em", "network").claim("sub", iss.as_str()).iss(&iss).without_claim("exp");
+        token.claim("aud", json!(["openziti-enroller"])).claim("ctrls", Value::Null).unregistered().issue()
+    }
+
+    /// A token that sets the password of an identity, whose name is what it logs in with.
+    pub fn password_token(&self, name: &str) -> Token {
+        self.token(name).claim("em", "updb").issue()
+    }
+
+    /// The passwords that were set, in order.
+    pub fn passwords(&self) -> Vec<Password> {
+        self.core.store.passwords()
+    }
+
+    /// Makes an identity provider known to the controllers of this network, or changes one that is.
+    pub fn trust_provider(&self, provider: &IdentityProvider) {
+        self.core.store.set_provider(provider.clone());
+    }
+
+    /// Tells it of a CA of somebody else, or what has changed of one.
+    pub fn set_ca(&self, ca: &ThirdPartyCa) {
+        self.core.store.set_ca(ca.clone());
+    }
+
+    /// The token of method `ca` of such a CA, in the making: for everybody, without an end, not in the books. A controller
+    /// signs it with the key of its root identity, which is the listener's unless `signed_by` says otherwise.
+    pub fn ca_token(&self, ca: &ThirdPartyCa) -> TokenBuilder<'_> {
+        let token =
+            self.token(&ca.name).claim("em", "ca").iss(&format!("{}/", self.url())).id(&ca.id).claim("jti", ca.id.as_str());
+        token.claim("aud", json!(["openziti-enroller"])).claim("ctrls", Value::Null).without_claim("exp").unregistered()
+    }
+
+    /// What an administrator's re-enrollment does: the identity's authenticator is gone, a new token for it is out. It is of
+    /// method `ott` even where the certificate was a third party's: `ottca` comes out for one that is for servers too and
+    /// directly below its CA, and so for hardly any (run against 1.6.20 and 2.0.3).
     pub fn re_enroll(&self, identity_id: &str) -> Token {
         let name = self.core.store.retire(identity_id).expect("an identity of this controller");
         self.token(&name).id(identity_id).issue()
+    }
+
+    /// What an administrator does instead: the authenticator is gone, and a new token of method `ottca` is out.
+    pub fn re_enroll_by(&self, ca: &ThirdPartyCa, identity_id: &str) -> Token {
+        let name = self.core.store.retire(identity_id).expect("an identity of this controller");
+        self.token(&name).id(identity_id).of_ca(ca).issue()
     }
 
     /// A new server certificate with a new key: tokens made before are not of this server's key any more.

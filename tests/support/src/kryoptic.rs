@@ -26,21 +26,37 @@ impl Kryoptic {
 
     /// A store in the temporary folder with one token, labelled `ziti-test`.
     pub fn new() -> Self {
-        let folder = tempfile::tempdir().expect("a temporary folder can be made");
-        let mut made = Self { folder, tokens: Vec::new() };
-        made.write_conf("");
+        let mut made = Self::empty();
         made.add_token("ziti-test");
+        made
+    }
+
+    /// The same, and this is the user's PIN.
+    pub fn with_pin(pin: &str) -> Self {
+        let mut made = Self::empty();
+        made.add(SoftToken { pin: pin.into(), ..SoftToken::of("ziti-test", PathBuf::new()) });
+        made
+    }
+
+    fn empty() -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder can be made");
+        let made = Self { folder, tokens: Vec::new() };
+        made.write_conf("");
         made
     }
 
     /// Makes another token with this label.
     pub fn add_token(&mut self, label: &str) -> SoftToken {
+        self.add(SoftToken::of(label, PathBuf::new()))
+    }
+
+    fn add(&mut self, mut token: SoftToken) -> SoftToken {
         let number = self.tokens.len() + 1;
         let mut conf = fs::read_to_string(self.conf()).expect("it is ours");
         let place = self.folder.path().join(format!("token-{number}.sql"));
         conf += &format!("[[slots]]\nslot = {number}\ndbtype = \"sqlite\"\ndbargs = \"{}\"\n", place.display());
         self.write_conf(&conf);
-        let token = SoftToken::of(label, self.folder.path().join(format!("pin-{number}")));
+        token.pin_file = self.folder.path().join(format!("pin-{number}"));
         let token = initialise(&self.real_module(), &self.settings(), &["--slot", &number.to_string()], token);
         self.tokens.push(token.clone());
         token

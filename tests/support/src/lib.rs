@@ -13,29 +13,39 @@
 //! assert_eq!(controller.enroll_posts(), 0);
 //! ```
 
+pub mod canary;
 pub mod controller;
 pub mod figures;
+pub mod http_proxy;
 pub mod kryoptic;
+pub mod logins;
 pub mod p11fault;
 pub mod pki;
 pub mod program;
 pub mod relay;
+pub mod sample;
 pub mod signals;
 pub mod softhsm;
 pub mod terminal;
 pub mod swtpm;
 pub mod tpm2_pkcs11;
 
+pub use canary::{Canary, Search, Sink};
 pub use controller::log::{ClientCertificate, Connection, Counts, FailedHandshake, Handshake, Log, Request};
 pub use controller::misbehave::Fault;
+pub use controller::password::Password;
+pub use controller::signers::IdentityProvider;
 pub use controller::store::Authenticator;
+pub use controller::third_party::ThirdPartyCa;
 pub use controller::tokens::{Token, TokenBuilder, second_opinion};
 pub use controller::{Controller, Face, Like, Options, Tls};
+pub use http_proxy::{Asked, HttpProxy, ProxyFault};
 pub use kryoptic::Kryoptic;
 pub use p11fault::Tokens;
 pub use pki::{Authority, Key, KeyType, Leaf, Network, forged_certificate, pem, sha1_hex};
 pub use program::{Outcome, Program, Running, require};
 pub use relay::Relay;
+pub use sample::Sample;
 pub use signals::StopSignal;
 pub use softhsm::SoftHsm;
 pub use swtpm::{BusFault, Exchange, Proxy, Swtpm};

@@ -1,6 +1,7 @@
 //! What all tokens of the tests have in common: programs load p11fault, which passes on to the token's own module, logs
 //! every call, and does the rest of what it is told.
 
+use crate::logins;
 use crate::program::{Program, require};
 use crate::softhsm::SoftToken;
 use std::fs;
@@ -76,6 +77,9 @@ pub trait Tokens {
             ("P11FAULT_MODULE", self.real_module()),
             ("P11FAULT_LOG", self.directory().join("calls")),
             ("P11FAULT_LOGINS", self.directory().join("logins")),
+            // What `logins::judge` reads when all is over; the program adds what it does, where it tells tests of that.
+            ("P11FAULT_RECORD", record_of(self.directory())),
+            ("ZITI_ENROLLER_EVENTS", record_of(self.directory())),
         ];
         let own = own.into_iter().map(|(name, path)| (name.into(), text(path)));
         self.settings().into_iter().chain(own).collect()
@@ -118,6 +122,15 @@ pub trait Tokens {
     fn make_key(&self, kind: &str, id: &str, label: &str) {
         self.tool(self.pin()).args(["--keypairgen", "--key-type", kind, "--id", id, "--label", label]).run().success();
     }
+}
+
+/// The record of a fixture's processes; it outlives the fixture.
+fn record_of(fixture: &Path) -> PathBuf {
+    let records = logins::folder();
+    fs::create_dir_all(&records).expect("the folder of the build is writable");
+    let name = fixture.file_name().expect("a temporary folder has a name").to_string_lossy();
+    // Another process may be given the same temporary folder when this one is gone.
+    records.join(format!("{}-{}", std::process::id(), name.trim_start_matches('.')))
 }
 
 fn lines(path: &Path) -> Vec<String> {

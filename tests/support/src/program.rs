@@ -50,6 +50,14 @@ impl Program {
         self
     }
 
+    /// Has another program start this one, which gets the whole command line after `arguments`.
+    pub fn under<A: AsRef<OsStr>>(mut self, starter: PathBuf, arguments: impl IntoIterator<Item = A>) -> Self {
+        let program = std::mem::replace(&mut self.path, starter).into_os_string();
+        let before = arguments.into_iter().map(|argument| argument.as_ref().to_owned());
+        self.args = before.chain([program]).chain(self.args).collect();
+        self
+    }
+
     /// One variable.
     pub fn env(mut self, name: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> Self {
         self.environment.insert(name.as_ref().into(), value.as_ref().into());
@@ -77,6 +85,25 @@ impl Program {
     pub fn limit(mut self, limit: Duration) -> Self {
         self.limit = limit;
         self
+    }
+
+    /// Has another program start it: what `line` begins with, which gets the rest of `line` and then the command line.
+    pub fn within<A: Into<OsString>>(mut self, line: impl IntoIterator<Item = A>) -> Self {
+        let mut line = line.into_iter().map(Into::into);
+        let outer = line.next().expect("a line that starts a program has at least its name");
+        let own = std::iter::once(std::mem::replace(&mut self.path, outer.into()).into_os_string()).chain(self.args);
+        self.args = line.chain(own).collect();
+        self
+    }
+
+    /// Its command line.
+    pub fn words(&self) -> Vec<OsString> {
+        std::iter::once(self.path.clone().into_os_string()).chain(self.args.iter().cloned()).collect()
+    }
+
+    /// Its environment, as far as it was said; HOME comes to that.
+    pub fn variables(&self) -> BTreeMap<OsString, OsString> {
+        self.environment.clone()
     }
 
     /// Runs it to its end.
@@ -155,6 +182,11 @@ impl Running {
     /// SIGINT.
     pub fn interrupt(&self) {
         self.send(Signal::INT);
+    }
+
+    /// SIGABRT.
+    pub fn abort(&self) {
+        self.send(Signal::ABORT);
     }
 
     fn send(&self, signal: Signal) {

@@ -107,7 +107,7 @@ impl Shared {
 }
 
 /// Two threads, so that a chunk that comes while another is held is not held longer than it.
-fn pump(mut from: TcpStream, mut to: TcpStream, each_way: Duration, opening: Duration) {
+pub(crate) fn pump(mut from: TcpStream, mut to: TcpStream, each_way: Duration, opening: Duration) {
     let (sender, held) = channel::<(Instant, Vec<u8>)>();
     thread::spawn(move || {
         let mut buffer = [0; 64 * 1024];

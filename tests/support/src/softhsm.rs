@@ -4,6 +4,7 @@
 use crate::p11fault::{self, Tokens};
 use crate::pki::random;
 use crate::program::{Program, require};
+use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -68,9 +69,51 @@ impl SoftHsm {
 
     /// The same on a RAM file system where there is one (/dev/shm).
     pub fn on_tmpfs() -> Self {
-        let ram = Path::new("/dev/shm");
-        let folder = if ram.is_dir() { tempfile::tempdir_in(ram) } else { tempfile::tempdir() };
-        Self::empty_in(folder.expect("a temporary folder can be made")).with_token("ziti-test")
+        Self::empty_in(folder_on_tmpfs()).with_token("ziti-test")
+    }
+
+    /// The same, and this is the user's PIN.
+    pub fn with_pin(pin: &str) -> Self {
+        let mut made = Self::empty_in(folder_on_tmpfs());
+        made.add_token("ziti-test", pin);
+        made
+    }
+
+    /// Another store with all that is in this one, on a RAM file system where there is one; a tenth of the time that a
+    /// new token takes.
+    pub fn copy(&self) -> Self {
+        let copy = Self::empty_in(folder_on_tmpfs());
+        for token in fs::read_dir(self.tokens_folder()).expect("the store can be listed").flatten() {
+            let to = copy.tokens_folder().join(token.file_name());
+            fs::create_dir(&to).expect("the temporary folder is writable");
+            for file in fs::read_dir(token.path()).expect("a token can be listed").flatten() {
+                fs::copy(file.path(), to.join(file.file_name())).expect("the temporary folder is writable");
+            }
+        }
+        let tokens = self.tokens.iter().enumerate().map(|(number, token)| {
+            let token = SoftToken { pin_file: copy.folder.path().join(format!("pin-{number}")), ..token.clone() };
+            token.write_pin_file();
+            token
+        });
+        let tokens = tokens.collect();
+        Self { tokens, ..copy }
+    }
+
+    /// A folder for each token, with a file for each object.
+    pub fn tokens_folder(&self) -> PathBuf {
+        self.folder.path().join("tokens")
+    }
+
+    /// Every file of the store, and what is in it.
+    pub fn files(&self) -> BTreeMap<PathBuf, Vec<u8>> {
+        let tokens = fs::read_dir(self.tokens_folder()).expect("the store can be listed").flatten();
+        let files = tokens.flat_map(|token| fs::read_dir(token.path()).expect("a token can be listed").flatten());
+        files.map(|file| (file.path(), fs::read(file.path()).expect("the store is ours"))).collect()
+    }
+
+    /// SoftHSM writes `token.object` anew at every login, in place: whoever kills it in between has no token any more.
+    pub fn is_destroyed(&self) -> bool {
+        self.files().iter().any(|(path, content)| path.ends_with("token.object") && content.is_empty())
     }
 
     fn empty_in(folder: TempDir) -> Self {
@@ -196,6 +239,13 @@ impl SoftHsm {
     }
 }
 
+/// A temporary folder on a RAM file system where there is one (/dev/shm): what is synced there costs nothing.
+pub fn folder_on_tmpfs() -> TempDir {
+    let ram = Path::new("/dev/shm");
+    let folder = if ram.is_dir() { tempfile::tempdir_in(ram) } else { tempfile::tempdir() };
+    folder.expect("a temporary folder can be made")
+}
+
 impl Tokens for SoftHsm {
     const MAKE: &'static str = "SoftHSM";
 
@@ -219,6 +269,18 @@ impl Tokens for SoftHsm {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_copy_has_the_same_tokens_and_keys_of_its_own() {
+        let hsm = SoftHsm::on_tmpfs();
+        hsm.make_key("EC:prime256v1", "01", "both");
+        let copy = hsm.copy();
+        copy.make_key("EC:prime256v1", "02", "of the copy");
+        let listed = |hsm: &SoftHsm| hsm.tool(hsm.pin()).args(["--list-objects", "--type", "privkey"]).run().success().stdout;
+        assert_eq!((hsm.serial(), hsm.pin()), (copy.serial(), copy.pin()));
+        assert_eq!((listed(&hsm).matches("label:").count(), listed(&copy).matches("label:").count()), (1, 2));
+        assert_ne!(hsm.pin_file(), copy.pin_file());
+    }
 
     #[test]
     fn makes_tokens_that_take_their_pins() {

@@ -12,6 +12,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use crate::program::{Program, require};
+
 /// What open(2) wants so that the terminal does not become the test's own.
 const O_NOCTTY: i32 = rustix::fs::OFlags::NOCTTY.bits() as i32;
 
@@ -27,7 +29,7 @@ pub struct Terminal {
 }
 
 impl Terminal {
-    /// A new one. A program gets it as its controlling terminal by `setsid --ctty --wait PROGRAM <PATH`.
+    /// A new one; a program gets it by [`seat`](Self::seat).
     pub fn open() -> Self {
         let person = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).expect("a pseudo-terminal can be made");
         grantpt(&person).and_then(|()| unlockpt(&person)).expect("a new pseudo-terminal is ours");
@@ -53,6 +55,13 @@ impl Terminal {
     /// Its name: `/dev/pts/7`.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Gives `program` this terminal for its own, and for its standard input.
+    pub fn seat(&self, program: Program) -> Program {
+        require("setsid", "util-linux");
+        let line = ["/bin/sh", "-c", "exec setsid --ctty --wait \"$@\" <\"$TERMINAL\"", "sh"];
+        program.within(line).env("TERMINAL", &self.path)
     }
 
     /// What it shows until now.
@@ -87,14 +96,12 @@ impl Drop for Terminal {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::program::{Program, require};
 
     #[test]
     fn answer_is_read_and_not_shown() {
         let terminal = Terminal::open();
-        let shell = "exec setsid --ctty --wait sh -c 'stty -echo; printf \"who? \" >/dev/tty; read who; echo \"$who\"' <\"$0\"";
-        require("setsid", "util-linux");
-        let running = Program::new("/bin/sh").args(["-c", shell]).arg(terminal.path()).start();
+        let ask = "stty -echo; printf 'who? ' >/dev/tty; read who; echo \"$who\"";
+        let running = terminal.seat(Program::new("/bin/sh").args(["-c", ask])).start();
         terminal.answer("who?", "me");
         assert_eq!((running.wait().success().stdout.as_str(), terminal.shown().as_str()), ("me\n", "who? "));
     }

@@ -40,17 +40,32 @@ impl Tpm2Pkcs11 {
 
     /// A store in the temporary folder with one token, labelled `ziti-test`.
     pub fn new() -> Self {
-        let folder = tempfile::tempdir().expect("a temporary folder can be made");
-        fs::create_dir(folder.path().join("store")).expect("the temporary folder is writable");
-        let mut made = Self { folder, tpm: Swtpm::new(), tokens: Vec::new() };
+        let mut made = Self::empty();
         made.add_token("ziti-test");
         made
     }
 
+    /// The same, and this is the user's PIN.
+    pub fn with_pin(pin: &str) -> Self {
+        let mut made = Self::empty();
+        made.add(SoftToken { pin: pin.into(), ..SoftToken::of("ziti-test", PathBuf::new()) });
+        made
+    }
+
+    fn empty() -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder can be made");
+        fs::create_dir(folder.path().join("store")).expect("the temporary folder is writable");
+        Self { folder, tpm: Swtpm::new(), tokens: Vec::new() }
+    }
+
     /// Makes another token with this label.
     pub fn add_token(&mut self, label: &str) -> SoftToken {
+        self.add(SoftToken::of(label, PathBuf::new()))
+    }
+
+    fn add(&mut self, mut token: SoftToken) -> SoftToken {
         let number = self.tokens.len();
-        let token = SoftToken::of(label, self.folder.path().join(format!("pin-{number}")));
+        token.pin_file = self.folder.path().join(format!("pin-{number}"));
         // It always shows one more slot than it has tokens.
         let slot = (number + 1).to_string();
         let token = initialise(&self.real_module(), &self.settings(), &["--slot", &slot], token);

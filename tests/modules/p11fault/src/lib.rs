@@ -10,6 +10,8 @@
 //! | `P11FAULT_LOG` | file that gets one line a call; see `log.rs` |
 //! | `P11FAULT` | what goes wrong, `;` between rules; see `rules.rs`; unset or empty: nothing |
 //! | `P11FAULT_LOGINS` | file that gets one line a login, with what the caller could know; see `log.rs` |
+//! | `P11FAULT_RECORD` | file that gets a line when a process begins, and one a login; see `log.rs` |
+//! | `P11FAULT_NOTE` | a word that stands in the former |
 //! | `P11FAULT_PIN` | the PIN of the user, for the rules that log in by themselves |
 //! | `P11FAULT_PIN_FILE` | or a file that holds it and nothing else, so that it is in nobody's environment |
 //! | `P11FAULT_STATE` | file that keeps the number of refused logins, for `login:tries` |
@@ -67,7 +69,7 @@ fn setup() -> Result<&'static Setup, &'static str> {
         if rules.wants_state() && unset("P11FAULT_STATE") {
             return Err("a rule of P11FAULT wants P11FAULT_STATE, which is not set".into());
         }
-        Ok(Setup { rules, log: Log::open("P11FAULT_LOG", "P11FAULT_LOGINS")? })
+        Ok(Setup { rules, log: Log::open("P11FAULT_LOG", "P11FAULT_LOGINS", "P11FAULT_RECORD")? })
     };
     SETUP.get_or_init(read).as_ref().map_err(String::as_str)
 }

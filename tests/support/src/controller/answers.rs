@@ -47,6 +47,11 @@ impl Answer {
         Self::refusal(code, status_of(code), None)
     }
 
+    /// The same with a cause of its own.
+    pub(crate) fn error_with(code: &str, cause: Value) -> Self {
+        Self::refusal(code, status_of(code), Some(cause))
+    }
+
     /// The same with the text of an error below, as Go-level errors are wrapped.
     pub(crate) fn error_because(code: &str, cause: &str) -> Self {
         let cause = json!({"code": "UNHANDLED", "message": cause});
@@ -112,7 +117,11 @@ fn status_of(code: &str) -> u16 {
         "UNAUTHORIZED" | "INVALID_AUTH" => 401,
         "NOT_FOUND" => 404,
         "METHOD_NOT_ALLOWED" => 405,
-        "CERT_IN_USE" | "ENROLLMENT_IDENTITY_ALREADY_ENROLLED" => 409,
+        "CERT_IN_USE"
+        | "ENROLLMENT_IDENTITY_ALREADY_ENROLLED"
+        | "INVALID_ENROLLMENT_NOT_ALLOWED"
+        | "CAN_NOT_UPDATE_AUTHENTICATOR" => 409,
+        "INVALID_ENROLLMENT_ALREADY_ENROLLED" => 410,
         "REQUEST_ENTITY_TOO_LARGE" => 413,
         "UNSUPPORTED_MEDIA" => 415,
         "SERVER_TOO_MANY_REQUESTS" | "RATE_LIMITED" => 429,
@@ -127,7 +136,19 @@ fn sentence(code: &str) -> &'static str {
         "INVALID_ENROLLMENT_TOKEN" => "The supplied token is not valid",
         "ENROLLMENT_EXPIRED" => "The enrollment has expired",
         "INVALID_ENROLL_METHOD" => "The supplied enrollment method is not valid",
+        "CERT_IN_USE" => "The certificate supplied is already associated with another identity",
+        "CERT_FAILED_VALIDATION" => "certificate failed to validate against CA",
+        "CERTIFICATE_FAILED_VALIDATION" => "The supplied certificate failed to validate against the CA's certificate chain",
+        "ENROLLMENT_CA_NOT_VALID" => "The CA tied to the supplied token is no longer valid",
+        "ENROLLMENT_NO_VALID_CAS" => "No CAs are valid for this request",
         "COULD_NOT_PROCESS_CSR" => "The supplied csr could not be processed",
+        "MISSING_OR_INVALID_CSR" => "The supplied enrollment request is missing or contains an invalid CSR",
+        "MISSING_CERT_CLAIM" => "The certificate is expected to contain and externalId, which was not found",
+        "INVALID_ENROLLMENT_NOT_ALLOWED" => "The configuration does not allow this enrollment",
+        "INVALID_ENROLLMENT_ALREADY_ENROLLED" => "The token provided has already been used to enroll",
+        "ENROLLMENT_IDENTITY_ALREADY_ENROLLED" => {
+            "The token supplied for this enrollment already has a matching identity, cannot enroll a new identity"
+        }
         "INVALID_CONTENT_TYPE" => "The content type supplied is not acceptable",
         "COULD_NOT_PARSE_BODY" => "The body of the request could not be parsed",
         "COULD_NOT_VALIDATE" => {
@@ -144,6 +165,8 @@ fn sentence(code: &str) -> &'static str {
         }
         "CLUSTER_NO_LEADER" => "The cluster has no leader to process this request",
         "TIMEOUT" => "The request could not be served within the time allowed",
+        "CAN_NOT_UPDATE_AUTHENTICATOR" => "The authenticator cannot be updated in this fashion",
+        "INVALID_CLIENT_CERT" => "The provided client certificate is invalid",
         "UNHANDLED" => "An unhandled error occurred",
         _ => "The request was refused",
     }

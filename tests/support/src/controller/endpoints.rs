@@ -5,7 +5,7 @@ use super::connection::Peer;
 use super::core::Core;
 use super::misbehave::Fault;
 use super::wire::{Incoming, canonical_path};
-use super::{Like, enroll, sessions};
+use super::{Like, enroll, extend, sessions, signers};
 use crate::pki::tlv::{CONTEXT_0, CONTEXT_1, SEQUENCE, SET, element};
 use crate::pki::{Authority, pem, random};
 use base64::Engine;
@@ -13,6 +13,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::json;
 
 const CLIENT: &str = "/edge/client/v1";
+const AUTHENTICATORS: &str = "/current-identity/authenticators/";
 
 pub(crate) fn answer(core: &Core, request: &Incoming, peer: &Peer) -> Answer {
     let path = canonical_path(&request.path);
@@ -20,11 +21,14 @@ pub(crate) fn answer(core: &Core, request: &Incoming, peer: &Peer) -> Answer {
     match (request.method.as_str(), below) {
         ("GET", "/.well-known/est/cacerts") => cacerts(core),
         ("GET", "" | "/" | "/version") => version(core),
-        ("POST", "/enroll" | "/enroll/ott") => enroll::answer(core, request, below == "/enroll/ott"),
+        ("GET", "/external-jwt-signers") => signers::list(core, request),
+        ("POST", "/enroll/token") => signers::enroll(core, request),
+        ("POST", "/enroll" | "/enroll/ott") => enroll::answer(core, request, peer, below == "/enroll/ott"),
         ("POST", "/authenticate") => sessions::authenticate(core, request, peer),
         ("GET", "/current-identity") => sessions::current_identity(core, request),
         ("GET", "/current-api-session") => sessions::current_session(core, request, peer),
         ("DELETE", "/current-api-session") => sessions::log_out(core, request),
+        (_, below) if below.starts_with(AUTHENTICATORS) => extend::answer(core, request, peer, &below[AUTHENTICATORS.len()..]),
         _ => {
             if path.starts_with("/.well-known/est/redirected") {
                 core.recorder.violation("followed a redirect");
@@ -43,8 +47,8 @@ pub(crate) fn answer(core: &Core, request: &Incoming, peer: &Peer) -> Answer {
 /// The methods of the paths that there are.
 fn allowed(below: &str) -> Option<&'static str> {
     match below {
-        "/.well-known/est/cacerts" | "" | "/" | "/version" | "/current-identity" => Some("GET"),
-        "/enroll" | "/enroll/ott" | "/authenticate" => Some("POST"),
+        "/.well-known/est/cacerts" | "" | "/" | "/version" | "/current-identity" | "/external-jwt-signers" => Some("GET"),
+        "/enroll" | "/enroll/ott" | "/enroll/token" | "/authenticate" => Some("POST"),
         "/current-api-session" => Some("DELETE,GET"),
         _ => None,
     }
@@ -144,7 +148,7 @@ fn lines(der: &[u8]) -> String {
     body
 }
 
-/// `GET /version` (identity-and-renewal.md §C.2). No OIDC is announced: this controller has none.
+/// `GET /version` (identity-and-renewal.md §C.2). No OIDC is announced but by a fault: this controller has none.
 fn version(core: &Core) -> Answer {
     let api = |path: &str| json!({"v1": {"path": path, "apiBaseUrls": [format!("{}{path}", core.url)]}});
     let mut data = json!({
@@ -155,7 +159,8 @@ fn version(core: &Core) -> Answer {
         "apiVersions": {"edge": api(CLIENT), "edge-client": api(CLIENT), "edge-management": api("/edge/management/v1")},
     });
     if core.options.like == Like::V2_1 {
-        data["capabilities"] = json!([]);
+        let oidc = core.faults.has(&Fault::OidcOnly);
+        data["capabilities"] = if oidc { json!(["OIDC_AUTH"]) } else { json!([]) };
     }
     Answer::data(&data)
 }

@@ -2,10 +2,13 @@
 
 use super::Like;
 use super::answers::{Answer, Ending};
+use super::connection::Peer;
 use super::core::Core;
 use super::csr::{self, Csr};
 use super::misbehave::Fault;
+use super::password;
 use super::store::{Authenticator, Enrollment, Unusable, short_id};
+use super::third_party;
 use super::wire::Incoming;
 use crate::pki::{self, Key, KeyType, Leaf, pem, sha1_hex, spki_of};
 use serde_json::{Value, json};
@@ -20,7 +23,45 @@ struct Submission {
     csr: Vec<u8>,
 }
 
-pub(crate) fn answer(core: &Core, request: &Incoming, json_form: bool) -> Answer {
+/// Why an enrollment is refused, and what is answered.
+pub(crate) struct Refused {
+    code: &'static str,
+    answer: Answer,
+}
+
+impl Refused {
+    pub(crate) fn by(code: &'static str) -> Self {
+        Self { code, answer: Answer::error(code) }
+    }
+
+    /// With the cause as it stands in the envelope.
+    pub(crate) fn because(code: &'static str, cause: Value) -> Self {
+        Self { code, answer: Answer::error_with(code, cause) }
+    }
+}
+
+pub(crate) fn answer(core: &Core, request: &Incoming, peer: &Peer, json_form: bool) -> Answer {
+    let token = request.parameter("token").unwrap_or_default();
+    let said = request.parameter("method");
+    // Up to 1.4 it is the token that counts, whatever the query says.
+    let stored = core.store.method_of(token).filter(|_| core.options.like == Like::V1_4 && said != Some("ca"));
+    let by_certificate = match stored.as_deref().or(said) {
+        Some("ottca") => third_party::one_time,
+        Some("ca") => third_party::auto,
+        Some("updb") => return password::answer(core, request),
+        _ => return by_request(core, request, json_form),
+    };
+    if let Err(refusal) = accepts_json(core, request) {
+        return *refusal;
+    }
+    match early_fault(core) {
+        Some(refusal) => refused_early(core, token, refusal),
+        None => by_certificate(core, request, peer).unwrap_or_else(|refused| refused_late(core, token, refused)),
+    }
+}
+
+/// With a certificate signing request.
+fn by_request(core: &Core, request: &Incoming, json_form: bool) -> Answer {
     let submission = match submission(core, request, json_form) {
         Ok(submission) => submission,
         Err(refusal) => return *refusal,
@@ -28,36 +69,46 @@ pub(crate) fn answer(core: &Core, request: &Incoming, json_form: bool) -> Answer
     if !core.store.post_seen(&submission.token, &submission.csr) {
         core.recorder.violation("enroll: two POSTs with one token and different requests, the first not refused");
     }
-    if let Some(refusal) = early_fault(core) {
-        let definite = (400..500).contains(&refusal.status) && refusal.status != 429;
-        if definite && !core.faults.has(&Fault::Gone) {
-            core.store.post_refused(&submission.token);
-        }
-        return refusal;
+    match early_fault(core) {
+        Some(refusal) => refused_early(core, &submission.token, refusal),
+        None => enroll(core, request, &submission).unwrap_or_else(|refused| refused_late(core, &submission.token, refused)),
     }
-    match enroll(core, request, &submission) {
-        Ok(answer) => answer,
-        Err((code, answer)) => {
-            if !["INVALID_ENROLLMENT_TOKEN", "NOT_FOUND"].contains(&code) {
-                core.store.post_refused(&submission.token);
-            }
-            answer
-        }
+}
+
+fn refused_early(core: &Core, token: &str, refusal: Answer) -> Answer {
+    let definite = (400..500).contains(&refusal.status) && refusal.status != 429;
+    if definite && !core.faults.has(&Fault::Gone) {
+        core.store.post_refused(token);
     }
+    refusal
+}
+
+fn refused_late(core: &Core, token: &str, refused: Refused) -> Answer {
+    if !["INVALID_ENROLLMENT_TOKEN", "NOT_FOUND"].contains(&refused.code) {
+        core.store.post_refused(token);
+    }
+    refused.answer
+}
+
+/// What every enrollment says that it takes.
+fn accepts_json(core: &Core, request: &Incoming) -> Result<(), Box<Answer>> {
+    if request.values("accept").collect::<Vec<_>>() != ["application/json"] {
+        core.recorder
+            .violation("enroll: Accept is not the single value application/json; up to 1.4 the answer would be the leaf alone");
+    }
+    // Of several Accept lines the first counts.
+    let accepts = |accept: &str| accept.contains("application/json") || accept.contains("*/*");
+    if core.options.like == Like::V2_1 && request.value("accept").is_some_and(|accept| !accepts(accept)) {
+        return Err(Answer::error("UNSUPPORTED_MEDIA").into());
+    }
+    Ok(())
 }
 
 /// What must hold before the token is looked at.
 fn submission(core: &Core, request: &Incoming, json_form: bool) -> Result<Submission, Box<Answer>> {
     let violation = |sentence: &str| core.recorder.violation(format!("enroll: {sentence}"));
-    if request.values("accept").collect::<Vec<_>>() != ["application/json"] {
-        violation("Accept is not the single value application/json; up to 1.4 the answer would be the leaf alone");
-    }
+    accepts_json(core, request)?;
     let modern = core.options.like == Like::V2_1;
-    // Of several Accept lines the first counts.
-    let accepts = |accept: &str| accept.contains("application/json") || accept.contains("*/*");
-    if modern && request.value("accept").is_some_and(|accept| !accepts(accept)) {
-        return Err(Answer::error("UNSUPPORTED_MEDIA").into());
-    }
     let media_type = request.media_type();
     let taken: &[&str] = if modern { &MODERN } else { &MODERN[..2] };
     let known = media_type.is_some_and(|sent| taken.contains(&sent));
@@ -104,7 +155,7 @@ fn submission(core: &Core, request: &Incoming, json_form: bool) -> Result<Submis
 }
 
 /// Faults that keep the token.
-fn early_fault(core: &Core) -> Option<Answer> {
+pub(crate) fn early_fault(core: &Core) -> Option<Answer> {
     let faults = &core.faults;
     if faults.has(&Fault::SilentPost) {
         return Some(Answer::none(Ending::Hold));
@@ -130,40 +181,66 @@ fn early_fault(core: &Core) -> Option<Answer> {
     faults.refusal().map(|(code, status)| Answer::refusal(&code, status, None))
 }
 
-fn enroll(core: &Core, request: &Incoming, submission: &Submission) -> Result<Answer, (&'static str, Answer)> {
-    let refuse = |code: &'static str| (code, Answer::error(code));
-    let enrollment = core.store.usable(&submission.token).map_err(|why| match why {
-        Unusable::Invalid => refuse("INVALID_ENROLLMENT_TOKEN"),
-        Unusable::Expired => refuse("ENROLLMENT_EXPIRED"),
+/// The enrollment behind a token that can be used, and that is of this method.
+pub(crate) fn usable(core: &Core, token: &str, method: Option<&str>) -> Result<Enrollment, Refused> {
+    let enrollment = core.store.usable(token).map_err(|why| match why {
+        Unusable::Invalid => Refused::by("INVALID_ENROLLMENT_TOKEN"),
+        Unusable::Expired => Refused::by("ENROLLMENT_EXPIRED"),
     })?;
-    if submission.method.as_ref().is_some_and(|method| *method != enrollment.method) {
+    if method.is_some_and(|method| method != enrollment.method) {
         core.recorder.violation(format!("enroll: another method than the token's, which is {}", enrollment.method));
         if core.options.like == Like::V2_1 {
-            return Err(refuse("INVALID_ENROLL_METHOD"));
+            return Err(Refused::by("INVALID_ENROLL_METHOD"));
         }
     }
+    Ok(enrollment)
+}
+
+fn enroll(core: &Core, request: &Incoming, submission: &Submission) -> Result<Answer, Refused> {
+    let enrollment = usable(core, &submission.token, submission.method.as_deref())?;
     if enrollment.method != "ott" {
-        return Err(refuse("INVALID_ENROLL_METHOD")); // the other methods are not built here yet
+        return Err(Refused::by("INVALID_ENROLL_METHOD")); // the other methods are not built here yet
     }
     let csr = csr::read(&submission.csr).map_err(|cause| {
         core.recorder.violation(format!("enroll: the request for a certificate is refused: {cause}"));
-        ("COULD_NOT_PROCESS_CSR", Answer::error_because("COULD_NOT_PROCESS_CSR", &cause))
+        Refused { code: "COULD_NOT_PROCESS_CSR", answer: Answer::error_because("COULD_NOT_PROCESS_CSR", &cause) }
     })?;
     csr.oddities.iter().for_each(|oddity| core.recorder.violation(format!("enroll: {oddity}")));
-    let (authenticator, chain) = issue(core, submission, &enrollment, &csr);
+    let (authenticator, chain) = issue(core, &submission.token, &enrollment, &csr);
     if !core.store.spend(&submission.token, authenticator) {
-        return Err(refuse("NOT_FOUND")); // somebody else was faster between our look and now
+        return Err(Refused::by("NOT_FOUND")); // somebody else was faster between our look and now
     }
-    Ok(success(core, request, &chain))
+    Ok(success(core, request, &chain, false))
 }
 
 /// The certificate, with what the faults spoil in it, and its chain as PEM blocks.
-fn issue(core: &Core, submission: &Submission, enrollment: &Enrollment, csr: &Csr) -> (Authenticator, Vec<String>) {
+pub(crate) fn issue(core: &Core, token: &str, enrollment: &Enrollment, csr: &Csr) -> (Authenticator, Vec<String>) {
+    let (certificate, chain) = certify(core, csr, &enrollment.identity_id);
+    let authenticator = Authenticator {
+        id: short_id(),
+        identity_id: enrollment.identity_id.clone(),
+        identity_name: enrollment.identity_name.clone(),
+        jti: token.into(),
+        fingerprint_sha1: sha1_hex(&certificate),
+        cert_pem: chain.concat(),
+        spki_der: spki_of(&certificate),
+        subject: pki::subject_of(&certificate),
+        cert_der: certificate,
+        ca_id: None,
+    };
+    (authenticator, chain)
+}
+
+/// DER of the leaf, and the chain.
+pub(super) fn certify(core: &Core, csr: &Csr, identity_id: &str) -> (Vec<u8>, Vec<String>) {
     let faults = &core.faults;
     let mut leaf = Leaf::client(&csr.subject);
     if core.options.like == Like::V2_1 {
-        let id = if faults.has(&Fault::OtherSub) { short_id() } else { enrollment.identity_id.clone() };
+        let id = if faults.has(&Fault::OtherSub) { short_id() } else { identity_id.to_owned() };
         leaf = leaf.uri(&format!("spiffe://{}/identity/{id}", core.network.trust_domain));
+    }
+    if let Some(seconds) = faults.number(|fault| if let Fault::CertLifetime(life) = fault { Some(*life) } else { None }) {
+        leaf = leaf.valid(pki::unix_now() - 60, pki::unix_now() + seconds);
     }
     if faults.has(&Fault::ExpiredCert) {
         leaf = leaf.expired();
@@ -178,37 +255,42 @@ fn issue(core: &Core, submission: &Submission, enrollment: &Enrollment, csr: &Cs
     let signer = if faults.has(&Fault::OtherCa) { core.foreign.signer() } else { core.network.signer() };
     let certificate = signer.sign(&leaf, &spki);
     let chain = vec![pem("CERTIFICATE", &certificate), pem("CERTIFICATE", signer.certificate())];
-    let authenticator = Authenticator {
-        id: short_id(),
-        identity_id: enrollment.identity_id.clone(),
-        identity_name: enrollment.identity_name.clone(),
-        jti: submission.token.clone(),
-        fingerprint_sha1: sha1_hex(&certificate),
-        cert_pem: chain.concat(),
-        spki_der: spki_of(&certificate),
-        subject: pki::subject_of(&certificate),
-        cert_der: certificate,
-    };
-    (authenticator, chain)
+    (certificate, chain)
 }
 
 /// The token is spent; what the client hears of it is another matter.
-fn success(core: &Core, request: &Incoming, chain: &[String]) -> Answer {
+pub(crate) fn lost(core: &Core) -> Option<Answer> {
     let faults = &core.faults;
     if faults.has(&Fault::DropPostAfter) {
-        return Answer::none(Ending::Drop);
+        return Some(Answer::none(Ending::Drop));
     }
     if faults.has(&Fault::ConsumeThen500) {
-        return Answer::error("UNHANDLED");
+        return Some(Answer::error("UNHANDLED"));
     }
     if faults.has(&Fault::ConsumeThen503) {
-        return Answer::error("TIMEOUT");
+        return Some(Answer::error("TIMEOUT"));
     }
     if faults.has(&Fault::Html200) {
-        return Answer::html();
+        return Some(Answer::html());
     }
-    if faults.has(&Fault::Empty200) {
-        return Answer::new(200, "application/json", "");
+    faults.has(&Fault::Empty200).then(|| Answer::new(200, "application/json", ""))
+}
+
+/// An answer that leaves, whole or not.
+pub(crate) fn finished(core: &Core, mut answer: Answer) -> Answer {
+    answer.overstated = core.faults.has(&Fault::WrongLength);
+    let cut = core.faults.number(|fault| if let Fault::AnswerCut(length) = fault { Some(*length) } else { None });
+    if let Some(length) = cut {
+        answer.ending = Ending::Cut(length as usize);
+    }
+    answer
+}
+
+/// `with_ca`: the CA certificates too.
+pub(crate) fn success(core: &Core, request: &Incoming, chain: &[String], with_ca: bool) -> Answer {
+    let faults = &core.faults;
+    if let Some(lost) = lost(core) {
+        return lost;
     }
     // The old test: a line of Accept, up to its `;`, is exactly this.
     let said_json = request.values("accept").any(|line| line.split(';').next() == Some("application/json"));
@@ -221,27 +303,25 @@ fn success(core: &Core, request: &Incoming, chain: &[String]) -> Answer {
     if faults.has(&Fault::TruncatedPem) {
         cert.truncate(chain[0].len() / 2);
     }
-    let mut answer = if as_pem {
-        Answer::new(200, "application/x-pem-file", cert)
-    } else {
-        let mut data = json!({});
-        if !faults.has(&Fault::NoCert) {
-            data["cert"] = cert.into();
-        }
-        if core.options.like == Like::V2_1 {
-            data["controllers"] = json!([itself(core)]);
-        }
-        Answer::data(&data)
-    };
-    answer.overstated = faults.has(&Fault::WrongLength);
-    if let Some(length) = faults.number(|fault| if let Fault::AnswerCut(length) = fault { Some(*length) } else { None }) {
-        answer.ending = Ending::Cut(length as usize);
+    if as_pem {
+        return finished(core, Answer::new(200, "application/x-pem-file", cert));
     }
-    answer
+    let mut data = json!({});
+    if !faults.has(&Fault::NoCert) {
+        data["cert"] = cert.into();
+    }
+    if with_ca {
+        let ca: String = core.network.certificates().iter().map(|der| format!("\n{}", pem("CERTIFICATE", der))).collect();
+        data["ca"] = ca.into();
+    }
+    if core.options.like == Like::V2_1 {
+        data["controllers"] = json!([itself(core)]);
+    }
+    finished(core, Answer::data(&data))
 }
 
 /// The element that a single controller makes of itself for `controllers`.
-fn itself(core: &Core) -> Value {
+pub(crate) fn itself(core: &Core) -> Value {
     let shown = core.shown();
     let client = json!([{"url": format!("{}/edge/client/v1", core.url), "version": "v1"}]);
     json!({

@@ -134,6 +134,8 @@ faults! {
         ConsumeThen500 = "consume-then-500",
         /// Spends the token, then answers 503 TIMEOUT.
         ConsumeThen503 = "consume-then-503",
+        /// Has no tokens of identity providers, as 1.6 answers: 501, and a string of its library.
+        NoProviders = "no-providers",
         /// The first POST is answered 503 CLUSTER_NO_LEADER; the token is kept.
         UnavailableOnce = "unavailable-once",
         /// The first POST is answered 429 with `Retry-After: 1`; the token is kept.
@@ -144,6 +146,32 @@ faults! {
         LoginMfa = "login-mfa",
         /// The first login is answered 429 with `Retry-After: 1`.
         LoginTooManyOnce = "login-429-once",
+        /// Says at a login that the chain lacks an intermediate.
+        ImproperChain = "improper-chain",
+        /// Knows another certificate for the identity than the one that logs in.
+        OtherFingerprint = "other-fingerprint",
+        /// Serves no login by certificate but OpenID Connect, which it announces.
+        OidcOnly = "oidc-only",
+        /// Refuses a login with a certificate that has ended, as an authentication policy can.
+        RefuseExpired = "refuse-expired",
+        /// Issues a renewed certificate, then closes without an answer, once.
+        DropExtendOnce = "drop-extend-once",
+        /// The same, always.
+        DropExtend = "drop-extend",
+        /// Answers a renewal with the leaf alone, as before 1.6.
+        ExtendLeafOnly = "extend-leaf-only",
+        /// Closes on the news that a renewed certificate has arrived, once; the old one stays in force.
+        DropVerifyBeforeOnce = "drop-verify-before-once",
+        /// The same, always.
+        DropVerifyBefore = "drop-verify-before",
+        /// Puts the renewed certificate in force, then closes without an answer.
+        DropVerifyAfter = "drop-verify-after",
+        /// Puts the renewed certificate in force, then answers 500: its second transaction fails.
+        VerifyThen500 = "verify-then-500",
+        /// Answers the news that a renewed certificate has arrived with 503 and changes nothing, once.
+        VerifyUnavailableOnce = "verify-unavailable-once",
+        /// Forgets what it has issued before it hears that it has arrived, once: another renewal came in between.
+        ForgetPendingOnce = "forget-pending-once",
         /// Every body is gzip, asked for or not.
         Gzip = "gzip",
         /// Every body comes in chunks: legal, as Go's server does with longer ones.
@@ -154,6 +182,8 @@ faults! {
     number {
         /// Spends the token, sends so many bytes of the answer and closes.
         AnswerCut = "answer-cut", 700;
+        /// Issues certificates that live so many seconds.
+        CertLifetime = "cert-lifetime", 864_000;
         /// Waits so many milliseconds before each answer.
         Slow = "slow", 300;
         /// Closes connections that were idle for so many milliseconds.
@@ -166,6 +196,8 @@ faults! {
         Refuse = "refuse",
         /// Refuses the first POST with this code and status; the token is kept.
         RefuseOnce = "refuse-once",
+        /// Refuses every renewal with this code and status.
+        RefuseExtend = "refuse-extend",
     }
 }
 
@@ -209,6 +241,14 @@ impl Faults {
         }
         faults.iter().find_map(|fault| match fault {
             Fault::Refuse(code, status) => Some((code.clone(), *status)),
+            _ => None,
+        })
+    }
+
+    /// Code and status of a refusal of renewals in force.
+    pub(crate) fn refusal_of_renewals(&self) -> Option<(String, u16)> {
+        self.lock().iter().find_map(|fault| match fault {
+            Fault::RefuseExtend(code, status) => Some((code.clone(), *status)),
             _ => None,
         })
     }

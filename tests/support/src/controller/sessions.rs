@@ -8,6 +8,7 @@ use super::misbehave::Fault;
 use super::store::{Authenticator, uuid};
 use super::wire::Incoming;
 use crate::pki::unix_now;
+use der::Decode;
 use rustls::pki_types::{CertificateDer, UnixTime};
 use serde_json::{Value, json};
 use std::collections::HashMap;
@@ -17,12 +18,12 @@ use std::sync::Mutex;
 const LIFETIME: u64 = 30 * 60;
 
 #[derive(Clone, Debug)]
-struct Session {
+pub(super) struct Session {
     id: String,
     token: String,
-    authenticator: Authenticator,
+    pub(super) authenticator: Authenticator,
     /// False while a second factor is due.
-    complete: bool,
+    pub(super) complete: bool,
     address: String,
 }
 
@@ -63,6 +64,9 @@ pub(crate) fn authenticate(core: &Core, request: &Incoming, peer: &Peer) -> Answ
         }
     }
     let refused = || Answer::error("INVALID_AUTH");
+    if core.faults.has(&Fault::OidcOnly) {
+        return Answer::error("NOT_FOUND");
+    }
     if core.faults.has(&Fault::Login401) {
         return refused();
     }
@@ -74,12 +78,28 @@ pub(crate) fn authenticate(core: &Core, request: &Incoming, peer: &Peer) -> Answ
     answer
 }
 
-/// Every reason gives the same 401: no certificate, no chain, no clientAuth, out of date, unknown, retired.
+/// Every reason gives the same 401: no certificate, no chain, no clientAuth, unknown, retired. One that has ended logs in, as
+/// the policy allows that controllers begin with.
 fn authenticator_of(core: &Core, peer: &Peer) -> Option<Authenticator> {
+    let leaf = peer.chain.first()?;
+    let at = if core.faults.has(&Fault::RefuseExpired) { UnixTime::now() } else { within_its_dates(leaf)? };
+    judged(core, peer, at).then(|| core.store.authenticator_of(leaf))?
+}
+
+/// Whether the chain that was shown leads to the network's CAs at this time.
+pub(super) fn judged(core: &Core, peer: &Peer, at: UnixTime) -> bool {
     let chain: Vec<CertificateDer<'_>> = peer.chain.iter().map(|der| CertificateDer::from(der.as_slice())).collect();
-    let (leaf, intermediates) = chain.split_first()?;
-    core.client_judge.verify_client_cert(leaf, intermediates, UnixTime::now()).ok()?;
-    core.store.authenticator_of(leaf)
+    let judge = |(leaf, rest): (&CertificateDer<'_>, &[CertificateDer<'_>])| core.client_judge.verify_client_cert(leaf, rest, at);
+    let of_others = || core.store.cas().iter().any(|ca| ca.auth && ca.is_verified && ca.vouches_for(&peer.chain));
+    chain.split_first().is_some_and(|chain| judge(chain).is_ok()) || of_others()
+}
+
+/// Now, or the nearest moment at which the certificate is valid.
+pub(super) fn within_its_dates(leaf: &[u8]) -> Option<UnixTime> {
+    let validity = *x509_cert::Certificate::from_der(leaf).ok()?.tbs_certificate().validity();
+    let seconds = |time: x509_cert::time::Time| time.to_unix_duration().as_secs();
+    let at = unix_now().clamp(seconds(validity.not_before), seconds(validity.not_after));
+    Some(UnixTime::since_unix_epoch(std::time::Duration::from_secs(at)))
 }
 
 fn session_answer(core: &Core, session: &Session, peer: &Peer) -> Answer {
@@ -110,13 +130,20 @@ fn session_answer(core: &Core, session: &Session, peer: &Peer) -> Answer {
         "updatedAt": now,
         "lastActivityAt": now,
         "cachedLastActivityAt": now,
-        "isCertExtendable": true,
+        "isCertExtendable": !core.store.is_foreign(&session.authenticator.id),
         "tags": {},
         "_links": {"self": {"href": "./current-api-session"}},
     });
     // `isCertExtendRequested`, `isCertKeyRollRequested` and this one are left out where they are false.
-    if core.options.like == Like::V2_1 && peer.chain.len() == 1 {
-        data["improperClientCertChain"] = true.into();
+    if core.options.like == Like::V2_1 {
+        let (renewal, new_key) = core.store.requested(&session.authenticator.id);
+        let alone = peer.chain.len() == 1 && session.authenticator.ca_id.is_none();
+        let improper = alone || core.faults.has(&Fault::ImproperChain);
+        let flags =
+            [("isCertExtendRequested", renewal), ("isCertKeyRollRequested", new_key), ("improperClientCertChain", improper)];
+        for (name, _) in flags.into_iter().filter(|(_, is_so)| *is_so) {
+            data[name] = true.into();
+        }
     }
     Answer::data(&data)
         .with_header("Zt-Session", &session.token)
@@ -124,11 +151,11 @@ fn session_answer(core: &Core, session: &Session, peer: &Peer) -> Answer {
         .with_header("Expires-At", expires_at.replace('T', " ").replace('Z', ".000000001 +0000 UTC"))
 }
 
-fn session_of(core: &Core, request: &Incoming) -> Option<Session> {
+pub(super) fn session_of(core: &Core, request: &Incoming) -> Option<Session> {
     locked(&core.sessions.0).get(request.value("zt-session")?).cloned()
 }
 
-fn unauthorized(core: &Core, what: &str, request: &Incoming) -> Answer {
+pub(super) fn unauthorized(core: &Core, what: &str, request: &Incoming) -> Answer {
     // 401s of 2.x say how to do better.
     let challenge = |answer: Answer, error: &str| match core.options.like {
         Like::V1_4 => answer,
@@ -147,7 +174,11 @@ pub(crate) fn current_identity(core: &Core, request: &Incoming) -> Answer {
     let Some(session) = session_of(core, request).filter(|session| session.complete) else {
         return unauthorized(core, "current-identity", request);
     };
-    let authenticator = session.authenticator;
+    let now = core.store.in_force(|one| one.id == session.authenticator.id);
+    let mut authenticator = now.unwrap_or(session.authenticator);
+    if core.faults.has(&Fault::OtherFingerprint) {
+        authenticator.fingerprint_sha1 = crate::pki::sha1_hex(b"another");
+    }
     let identity = &authenticator.identity_id;
     Answer::data(&json!({
         "id": identity,

@@ -2,6 +2,7 @@
 
 use super::Controller;
 use super::store::{short_id, uuid};
+use super::third_party::ThirdPartyCa;
 use crate::pki::{Key, KeyType, sha1_hex, unix_now};
 use aws_lc_rs::signature::{self as aws, UnparsedPublicKey, VerificationAlgorithm};
 use base64::Engine;
@@ -45,6 +46,13 @@ impl Token {
         &self.name
     }
 
+    /// The claim `em`: `ott`, `ottca`, …; `-` for one without it.
+    pub fn method(&self) -> String {
+        let payload = self.compact.split('.').nth(1).and_then(|part| URL_SAFE_NO_PAD.decode(part).ok());
+        let claims = payload.and_then(|payload| serde_json::from_slice::<Value>(&payload).ok());
+        claims.and_then(|claims| claims["em"].as_str().map(str::to_owned)).unwrap_or_else(|| "-".into())
+    }
+
     /// The same token with one byte of its signature changed: still base64url, still the right length.
     pub fn damaged(&self) -> Self {
         let (message, signature) = self.compact.rsplit_once('.').expect("three segments");
@@ -71,6 +79,7 @@ pub struct TokenBuilder<'a> {
     header: Map<String, Value>,
     claims: Map<String, Value>,
     key: Key,
+    ca_id: Option<String>,
     registered: bool,
 }
 
@@ -82,12 +91,18 @@ impl<'a> TokenBuilder<'a> {
             "exp": unix_now() + 180 * 60, "jti": uuid(), "ctrls": ctrls,
         });
         let (Value::Object(header), Value::Object(claims)) = (header, claims) else { unreachable!("both are objects") };
-        Self { controller, name: name.into(), header, claims, key, registered: true }
+        Self { controller, name: name.into(), header, claims, key, ca_id: None, registered: true }
     }
 
     /// The identity's id, the claim `sub`.
     pub fn id(self, identity_id: &str) -> Self {
         self.claim("sub", identity_id)
+    }
+
+    /// Of method `ottca`: a certificate that leads to this CA is shown.
+    pub fn of_ca(mut self, ca: &ThirdPartyCa) -> Self {
+        self.ca_id = Some(ca.id.clone());
+        self.claim("em", "ottca")
     }
 
     /// The claim `iss`.
@@ -147,7 +162,7 @@ impl<'a> TokenBuilder<'a> {
         let (jti, sub, method) = (text("jti"), text("sub"), text("em"));
         if self.registered {
             let expires_at = self.claims.get("exp").and_then(Value::as_u64).unwrap_or(u64::MAX);
-            self.controller.store().register(&jti, &method, &sub, &self.name, expires_at);
+            self.controller.store().register(&jti, &method, (&sub, &self.name), self.ca_id.as_deref(), expires_at);
         }
         let compact = mint(&self.header, &self.claims, &self.key);
         Token { compact, jti, sub, name: self.name }

@@ -2,6 +2,9 @@
 
 mod client;
 mod enroll;
+mod extend;
 mod faults;
 mod login;
+mod no_one_time_token;
+mod third_party;
 mod trust;

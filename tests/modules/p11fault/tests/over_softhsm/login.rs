@@ -146,3 +146,19 @@ fn tells_of_each_login_what_the_caller_could_see() {
     assert_eq!(rest, ["pin=given 0x30", "pin=given 0xa0", "pin=given 0x0", "pin=null 0x7"]);
     assert_eq!(token.logged("C_Login"), ["1 0x30", "2 0xa0", "3 0x0", "4 0x7"], "the same answers as in the log of calls");
 }
+
+#[test]
+fn records_who_begins_and_logs_in() {
+    let token = Token::new("C_Login:1:0x30");
+    let record = token.folder.path().join("record");
+    let mut caller = token.caller(&[&OPEN[..], &["login", "login"]].concat());
+    caller.args(["--allow-final-try", "--pin-file=x"]).env("P11FAULT_RECORD", &record).env("P11FAULT_NOTE", "ott");
+    caller.output().unwrap();
+    let text = fs::read_to_string(record).unwrap();
+    let of_one = text.split(' ').next().unwrap();
+    let lines: Vec<&str> = text.lines().map(|line| line.strip_prefix(of_one).unwrap()).collect();
+    let [begins, first, second] = lines[..] else { panic!("{text}") };
+    assert_eq!(begins, " begins ott p11calls --allow-final-try --pin-file");
+    assert!(first.starts_with(" login ") && first.ends_with(" 0x30") && second.ends_with(" 0x0"), "{text}");
+    assert!(!text.contains(PIN));
+}
