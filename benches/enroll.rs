@@ -44,8 +44,7 @@ pub struct Asked {
 
 impl Asked {
     fn read(mut words: impl Iterator<Item = String>) -> Result<Self, String> {
-        let mut asked =
-            Self { runs: 15, delay: Duration::ZERO, only: vec![], peers: vec![], issue: None, env: vec![] };
+        let mut asked = Self { runs: 15, delay: Duration::ZERO, only: vec![], peers: vec![], issue: None, env: vec![] };
         let split = |command: &str| command.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
         while let Some(word) = words.next() {
             // cargo says it to every benchmark.

@@ -3,14 +3,17 @@
 use std::fs;
 use std::time::Duration;
 
+use crate::Series;
 use crate::contender::PROGRAM;
 use crate::measured::{self, Measured};
-use crate::Series;
 
 /// One line a contender: medians, and the wall time over that of each peer.
 pub fn print(names: &[(&str, bool)], series: &[Series], counted: bool) {
     let peers: Vec<usize> = (0..names.len()).filter(|at| !names[*at].1).collect();
-    let mut head = format!("{:<32} {:>9} {:>9} {:>9}  {:<22}", "median of whole processes", "wall ms", "CPU ms", "peak MiB", "conn/handsh/requests");
+    let mut head = format!(
+        "{:<32} {:>9} {:>9} {:>9}  {:<22}",
+        "median of whole processes", "wall ms", "CPU ms", "peak MiB", "conn/handsh/requests"
+    );
     peers.iter().for_each(|peer| head += &format!(" {:>18}", format!("wall / {}", names[*peer].0)));
     println!("\n{head}");
     for ((name, _), one) in names.iter().zip(series) {
