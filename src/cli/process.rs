@@ -88,6 +88,17 @@ fn wanted_silence() -> Vec<(&'static str, &'static str)> {
     wanted.filter(|(name, _)| std::env::var_os(name).is_none()).collect()
 }
 
+/// Variables that this program has set for itself: a program that it starts does not get them.
+pub fn names_of_our_own() -> Vec<&'static str> {
+    if std::env::var_os(HANDED_ON).is_none() {
+        return Vec::new();
+    }
+    let providers = Providers::compiled_in();
+    let silence: Vec<_> = providers.iter().flat_map(|p| p.silence().iter().copied()).collect();
+    let ours = silence.into_iter().filter(|(name, value)| std::env::var_os(name).is_some_and(|set| set == *value));
+    ours.map(|(name, _)| name).chain([HANDED_ON]).collect()
+}
+
 /// Ends the process with `code` though a thread of it hangs in a call of C: what `exit` runs at the end could wait for a lock
 /// that the thread holds. Replacing the program ends all threads and runs nothing.
 pub fn end_at_once(code: u8) -> ! {

@@ -10,7 +10,7 @@ use super::compare;
 use crate::machine::{Fixture, InToken, Machine, PROGRAM, text};
 
 /// Each command with its help; the first is the program's own.
-const HELP: [(&str, &str); 12] = [
+const HELP: [(&str, &str); 14] = [
     ("help", ""),
     ("help_enroll", "enroll"),
     ("help_resume", "resume"),
@@ -23,6 +23,7 @@ const HELP: [(&str, &str); 12] = [
     ("help_key", "key"),
     ("help_key_create", "key create"),
     ("help_csr", "csr"),
+    ("help_exec", "exec"),
     ("help_inspect", "inspect"),
 ];
 
@@ -39,6 +40,7 @@ pub(super) const NAMES: &[&str] = &[
     "help_key",
     "help_key_create",
     "help_csr",
+    "help_exec",
     "help_inspect",
     "nothing_typed",
 ];
