@@ -12,6 +12,7 @@ mod scene;
 mod answers;
 mod codes;
 mod commands;
+mod exec;
 mod help;
 mod issued;
 mod key;
@@ -35,7 +36,6 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-pub use scene::until;
 use scene::{Format, Ran, Scene};
 
 /// Each scenario is a test, and has the file of its name.
@@ -72,6 +72,7 @@ const ALL: &[&[&str]] = &[
     success::NAMES,
     reading::NAMES,
     commands::NAMES,
+    exec::NAMES,
     ways::NAMES,
     renew::NAMES,
 ];

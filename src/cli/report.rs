@@ -250,7 +250,10 @@ fn words(done: &Done) -> String {
         Done::DeleteKey(gone) => {
             let victim = gone.with.as_ref().map(|Victim { identity, certificate }| {
                 let (who, until) = (who(identity), &certificate.not_after);
-                format!("{}: nobody can log in with it any more ({who} at {}, certificate until {until})\n", identity.file, identity.controller)
+                format!(
+                    "{}: nobody can log in with it any more ({who} at {}, certificate until {until})\n",
+                    identity.file, identity.controller
+                )
             });
             format!("destroyed {}\n{}", gone.reference, victim.unwrap_or_default())
         }

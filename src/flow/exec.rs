@@ -200,7 +200,6 @@ fn must_be_known_to_sdks(identity: &Identity, world: &World<'_>) -> Result<(), E
     }
 }
 
-
 fn note(world: &World<'_>, text: &str) {
     // A watcher that wants to end the run does so at the next stage.
     drop(world.watch.event(&Event::Note(text)));

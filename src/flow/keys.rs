@@ -86,7 +86,13 @@ impl fmt::Display for Doomed {
         let Some((.., Victim { identity, certificate })) = &self.of else {
             return write!(f, "{}, and every identity that refers to it", self.uri);
         };
-        write!(f, "{}, the key of {}: identity {} at ", self.uri, identity.file, identity.id.as_deref().unwrap_or("of no known id"))?;
+        write!(
+            f,
+            "{}, the key of {}: identity {} at ",
+            self.uri,
+            identity.file,
+            identity.id.as_deref().unwrap_or("of no known id")
+        )?;
         write!(f, "{} (certificate until {}) can never log in with it again", identity.controller, certificate.not_after)
     }
 }

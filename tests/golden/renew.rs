@@ -211,7 +211,7 @@ scenarios! {
         let scene = enrolled(scene);
         let journal = scene.path(".gate-7.json.renew").join("journal");
         let mut first = renew(&scene).arg("--force").crash("before_extend:hang").start();
-        super::scene::until("it holds the folder", || fs::metadata(&journal).is_ok_and(|meta| meta.len() > 0));
+        crate::machine::until("it holds the folder", || fs::metadata(&journal).is_ok_and(|meta| meta.len() > 0));
         let ran = renew(&scene).when("another run works on the same identity").run();
         first.kill();
         first.wait();

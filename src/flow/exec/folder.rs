@@ -79,7 +79,8 @@ fn held(memory: &Folder) -> Result<(OsString, Folder, Lock), FileError> {
     let mut in_use = None;
     for _ in 0..TRIES {
         let mut random = [0; 8];
-        let unlucky = |_| FileError { action: "name", path: memory.path().to_owned(), kind: FileErrorKind::Content("no random numbers") };
+        let unlucky =
+            |_| FileError { action: "name", path: memory.path().to_owned(), kind: FileErrorKind::Content("no random numbers") };
         aws_lc_rs::rand::fill(&mut random).map_err(unlucky)?;
         let name = OsString::from(format!("{PREFIX}{}", hex(&random)));
         let folder = memory.private(&name)?;
