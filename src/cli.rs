@@ -191,7 +191,7 @@ pub fn run(args: Args, inherited: Inherited, stdout: Option<&File>) -> Result<Do
         Command::Verify { identity } => {
             flow::verify::verify(&identity, &world).inspect_err(|_| renew::mention(&identity, &world)).map(Done::Verify)
         }
-        Command::Exec(typed) => exec::exec(&typed, world, stdout).map(Done::Exec),
+        Command::Exec(typed) => exec::exec(&typed, args.pins.pin_fd, world, stdout).map(Done::Exec),
         Command::Inspect { file } => flow::inspect::inspect(&file, &world).map(Done::Inspect),
     }
 }

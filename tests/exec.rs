@@ -11,7 +11,7 @@ use tempfile::TempDir;
 use ziti_enroller_support::softhsm::folder_on_tmpfs;
 use ziti_enroller_support::{Canary, Controller, Options, Program, Token, figures, sha1_hex};
 
-use crate::machine::{Failed, Fixture, InFiles, InToken, Machine, report, until};
+use crate::machine::{Failed, Fixture, InFiles, InToken, Machine, report, text, until};
 
 /// `$1`: the copy; `$2`: a folder for what the test wants to know, and says.
 const WAITS: &str = r#"echo $$ > "$2/pid"; trap 'exit 5' TERM; while :; do sleep 0.02; done"#;
@@ -125,7 +125,7 @@ fn program_gets_the_pin_in_memory_and_nowhere_else() {
     let before = fs::read(scene.identity()).expect("there is an identity");
     let script = r#"cat "$1" > "$2/seen"; stat -f -c %T "$1" > "$2/system"
         stat -c %a "$(dirname "$1")" "$1" > "$2/modes"; cat /proc/$$/cmdline /proc/$PPID/cmdline > "$2/lines"
-        cat /proc/$$/environ > "$2/environment"; ls /proc/$$/fd > "$2/descriptors"; cat; echo out; echo err >&2; exit 7"#;
+        cat /proc/$$/environ > "$2/environment"; readlink /proc/$$/fd/* > "$2/descriptors"; cat; echo out; echo err >&2; exit 7"#;
     let program = scene.exec(script).stdin("typed\n").env("ZITI_ENROLLER_PIN", scene.machine.keys.hsm.pin());
     let ended = program.env("KEPT", "1").run();
     assert_eq!((ended.code, &*ended.stdout, &*ended.stderr), (Some(7), "typed\nout\n", "err\n"), "{ended}");
@@ -137,12 +137,25 @@ fn program_gets_the_pin_in_memory_and_nowhere_else() {
     assert_eq!(fs::read_to_string(scene.told("modes")).expect("it was written"), "700\n600\n");
     let environment = fs::read(scene.told("environment")).expect("it was written");
     let variables = String::from_utf8_lossy(&environment).into_owned();
-    assert!(variables.contains("KEPT=1") && !variables.contains("ZITI_ENROLLER"), "{variables}");
+    let ours = ["ZITI_ENROLLER_PIN", "ZITI_ENROLLER_HANDED_ON", "TSS2_LOG"];
+    assert!(variables.contains("KEPT=1") && !ours.iter().any(|name| variables.contains(name)), "{variables}");
     for (what, bytes) in [("lines", fs::read(scene.told("lines")).expect("it was written")), ("environment", environment)] {
         assert_eq!(Canary::new("PIN", pin).found_in(&bytes), None, "in its {what}");
     }
+    let open = fs::read_to_string(scene.told("descriptors")).expect("it was written");
+    assert!(!open.contains("memfd"), "what handed the PIN on is open: {open}");
     assert_eq!((fs::read(scene.identity()).expect("there is an identity"), scene.left()), (before, 0));
     assert!(scene.machine.keys.most_logins() <= 1);
+}
+
+#[test]
+fn descriptor_with_the_pin_is_not_the_programs() {
+    let scene = Scene::<InToken>::new();
+    let pin = text(&scene.machine.keys.hsm.pin_file());
+    let exec = scene.machine.program().env("XDG_RUNTIME_DIR", scene.memory.path()).args(["exec", "--pin-fd", "9"]);
+    let exec = exec.arg(scene.identity()).args(["--", "/bin/sh", "-c", "readlink /proc/$$/fd/*; exit 0", "sdk", "{}"]);
+    let ended = exec.within(["/bin/sh", "-c", "exec 9<\"$PIN_FILE\"; exec \"$@\"", "sh"]).env("PIN_FILE", &pin).run().success();
+    assert!(ended.stdout.contains("/lock") && !ended.stdout.contains(&pin), "{ended}");
 }
 
 #[test]
@@ -263,7 +276,11 @@ fn what_is_no_good_is_not_taken_over() {
     let mut nowhere = read(&scene.identity());
     nowhere["ztAPIs"] = json!([nowhere["ztAPI"], "ftp://ctrl.example"]);
     let texts = [
-        ("another key", fs::read_to_string(scene.machine.out(&other)).expect("there is an identity"), "not for our key"),
+        (
+            "another key",
+            fs::read_to_string(scene.machine.out(&other)).expect("there is an identity"),
+            "for another public key than ours",
+        ),
         ("CA certificates of another network", foreign.to_string(), ""),
         ("an address that is none", nowhere.to_string(), "an address of a controller in it is none"),
         ("no identity", "{".into(), "it is not the JSON of an identity"),

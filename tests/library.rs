@@ -25,9 +25,13 @@ fn in_a_token() -> (Controller, Machine<InToken>, PathBuf) {
     (controller, machine, identity)
 }
 
-fn client(machine: &Machine<InToken>, identity: &Path, threads: usize, each: usize) -> Program {
+fn client<F: Fixture>(machine: &Machine<F>, identity: &Path, threads: usize, each: usize) -> Program {
     let client = example("mtls_client").envs(machine.keys.surroundings()).arg(identity);
-    client.args([threads.to_string(), each.to_string()]).env("ZITI_ENROLLER_PIN_FILE", machine.keys.hsm.pin_file())
+    let client = client.args([threads.to_string(), each.to_string()]);
+    match &machine.keys.pin()[..] {
+        [_, file] => client.env("ZITI_ENROLLER_PIN_FILE", file),
+        _ => client,
+    }
 }
 
 #[test]
@@ -67,6 +71,19 @@ fn client_fails_where_the_token_stays_away() {
     assert_eq!(ended.code, Some(1), "{ended}");
     assert!(ended.stdout.starts_with("2 of 3 requests answered"), "it is there again for the next one: {ended}");
     assert!(ended.stderr.contains("CKR_DEVICE_REMOVED"), "{ended}");
+}
+
+#[cfg(feature = "tpm")]
+#[test]
+fn key_in_a_tpm_signs_each_handshake() {
+    let controller = Controller::start(Options::default());
+    let machine = Machine::<crate::machine::tpm::InTpmFile>::new();
+    let token = controller.issue("gate-7");
+    report(&machine.enroll(&token).run());
+    let before = controller.counts().connections;
+    let ended = client(&machine, &machine.out(&token), 3, 2).run();
+    assert!(ended.stdout.starts_with("6 of 6 requests answered"), "{ended}");
+    assert_eq!((controller.counts().connections - before, &*ended.stderr), (6, ""), "{ended}");
 }
 
 #[test]

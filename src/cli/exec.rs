@@ -53,7 +53,9 @@ struct Caught {
 }
 
 /// Proves the PIN, starts the program, and takes over what it changes until it ends.
-pub fn exec(typed: &Exec, world: World<'_>, stdout: Option<&File>) -> Result<Ended, Error> {
+///
+/// `pin_fd`: the descriptor that the PIN came from, which is not the program's.
+pub fn exec(typed: &Exec, pin_fd: Option<i32>, world: World<'_>, stdout: Option<&File>) -> Result<Ended, Error> {
     if !typed.command.iter().any(|word| has_copy(word)) {
         return Err(Error::Usage {
             message: "the program would not know where the copy of the identity is".into(),
@@ -64,6 +66,7 @@ pub fn exec(typed: &Exec, world: World<'_>, stdout: Option<&File>) -> Result<End
     let proved = exec::prove(&request, &world)?;
     // The token belongs to the program now: no session and no login of ours stays open.
     let world = World { providers: Providers::none(), ..world };
+    pin_fd.into_iter().for_each(process::close_inherited);
     let caught = catch()?;
     let mut held = proved.hold()?;
     let words: Vec<OsString> = typed.command.iter().map(|word| with_path(word, held.path().as_os_str())).collect();

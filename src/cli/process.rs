@@ -158,7 +158,15 @@ fn handed_on() -> Inherited {
     inherited
 }
 
-/// Reads a memfd of ours and empties it, so that no child of ours finds anything in it.
+/// Closes a descriptor that was inherited, so that no program that is started gets it; never one of the first three.
+pub fn close_inherited(number: i32) {
+    if number > 2 {
+        // One that is closed already is what we want.
+        let _closed = nix::unistd::close(number);
+    }
+}
+
+/// Reads a memfd of ours, empties it and closes it, so that no child of ours finds anything in it.
 fn take(number: u32) -> Option<SecretSlice<u8>> {
     let path = format!("/proc/self/fd/{number}");
     let ours = std::fs::read_link(&path).is_ok_and(|link| link.as_os_str().as_bytes().starts_with(b"/memfd:ziti-enroller"));
@@ -170,5 +178,6 @@ fn take(number: u32) -> Option<SecretSlice<u8>> {
     if let Ok(file) = OpenOptions::new().write(true).open(&path) {
         drop(file.set_len(0));
     }
+    close_inherited(i32::try_from(number).ok()?);
     Some(value.into())
 }

@@ -27,7 +27,7 @@ use self::taken::{Left, Place, taken};
 use super::login::{opened, parse};
 use super::{Event, World};
 use crate::certificate::rfc3339;
-use crate::error::{Error, Spent};
+use crate::error::Error;
 use crate::files::{FileError, FileErrorKind, Folder, Look};
 use crate::identity::Identity;
 use crate::key::{Embed, PublicKey};
@@ -72,9 +72,14 @@ pub struct Held {
 /// # Errors
 /// [`Error::Memory`] where no folder is in memory, [`Error::Usage`] where no SDK could use the copy, the key's and the file's.
 pub fn prove(request: &Request, world: &World<'_>) -> Result<Proved, Error> {
-    let local = |source| Error::Local { source, spent: Spent::No };
-    let place = Place::of(&request.identity).map_err(local)?;
-    place.must_be_a_file().map_err(local)?;
+    let place = Place::of(&request.identity).map_err(Error::Read)?;
+    place.must_be_a_file().map_err(|error| match &error.kind {
+        FileErrorKind::Symlink => Error::Usage {
+            message: format!("{} is a symbolic link, which a renewed certificate would take the place of", error.path.display()),
+            hint: Some(Hint::say("name the file that it leads to")),
+        },
+        _other => Error::Read(error),
+    })?;
     let memory = in_memory(&request.memory).map_err(Error::Memory)?;
     folder::clear(&memory, world);
     let old = place.read().map_err(Error::Read)?;

@@ -142,13 +142,6 @@ scenarios! {
         ran
     }
 
-    fn key_of_an_identity_deleted_as_somebody_agrees(scene) {
-        scene.enroll_in_token().succeeds();
-        let ran = scene.command("key delete gate-7.json").args(scene.keys().pin()).at_terminal("[yes/no]", "yes");
-        assert_eq!(scene.keys().private_keys(), 0);
-        ran
-    }
-
     fn key_of_an_identity_deleted_by_the_pin_in_it(scene) {
         scene.enroll_in_token().arg("--embed-pin").succeeds();
         let ran = scene.command("key delete gate-7.json --force").run();
