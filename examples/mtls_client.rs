@@ -100,7 +100,7 @@ fn request(
             break (head, length);
         }
     };
-    if !head.split(' ').nth(1).is_some_and(|status| status == "200") {
+    if head.split(' ').nth(1) != Some("200") {
         return Err(format!("{method} {path}: {}", head.lines().next().unwrap_or_default()).into());
     }
     Ok(if length == 0 { Value::Null } else { serde_json::from_slice(&answer[..length])? })

@@ -190,11 +190,13 @@ fn what_the_program_renews_is_taken_over_at_once() {
     scene.holds(&new, &before);
 }
 
+/// Kills somebody after the rewrite; gives the fingerprint of the new certificate.
+type Kill = fn(&Scene<InToken>) -> String;
+
 /// What must be in the identity when somebody was killed after the old certificate was dead.
 #[test]
 fn killed_after_the_rewrite_the_identity_has_the_new_certificate() {
-    let cases: [(&str, fn(&Scene<InToken>) -> String); 3] =
-        [("the program", program_killed), ("both", both_killed), ("exec alone", exec_killed)];
+    let cases: [(&str, Kill); 3] = [("the program", program_killed), ("both", both_killed), ("exec alone", exec_killed)];
     let wrong: Vec<String> = cases
         .into_iter()
         .filter_map(|(name, play)| {
