@@ -242,6 +242,7 @@ fn both_killed(scene: &Scene<InToken>) -> String {
     assert!(fingerprint(&scene.identity()) != new && scene.left() == 1);
     let next = scene.exec("exit 0").run().success();
     assert!(next.stderr.contains("has what the program of an earlier run has written"), "{next}");
+    all_is_cleared(scene);
     new
 }
 
@@ -259,11 +260,16 @@ fn exec_killed(scene: &Scene<InToken>) -> String {
     scene.exec("exit 0").run().success();
     assert_eq!((fingerprint(&scene.identity()), scene.left()), (new.clone(), 1));
     scene.send(Signal::KILL);
-    until("it is dead", || {
+    all_is_cleared(scene);
+    new
+}
+
+/// Its last `sleep` lives a little longer than the program, and holds the folder as long.
+fn all_is_cleared(scene: &Scene<InToken>) {
+    until("the folder is removed", || {
         scene.exec("exit 0").run().success();
         scene.left() == 0
     });
-    new
 }
 
 #[test]
@@ -328,6 +334,33 @@ fn wrong_pin_starts_nothing_and_costs_one_try() {
     Failed::with(exec(), 21, "pin_refused_before");
     assert_eq!(scene.machine.keys.logins() - logins, 1);
     assert!(!scene.machine.path("started").exists() && scene.left() == 0);
+}
+
+/// `$RUNTIME_DIRECTORY` may name several, and one that is on no RAM file system is passed over.
+#[test]
+fn copy_is_in_the_first_folder_that_is_in_memory() {
+    let scene = Scene::<InFiles>::new();
+    let (held, second) = (folder_on_tmpfs(), text(scene.memory.path()));
+    let first = text(held.path());
+    for (of_a_unit, expected) in
+        [(format!("{first}:{second}"), &first), (format!("/proc:{first}"), &first), ("/proc".into(), &second)]
+    {
+        let ended = scene.exec(r#"echo "$1""#).env("RUNTIME_DIRECTORY", &of_a_unit).run().success();
+        assert!(ended.stdout.starts_with(&format!("{expected}/ziti-enroller.")), "{of_a_unit}: {ended}");
+        assert!(ended.stdout.ends_with("/id/gate-7.json\n"), "{ended}");
+    }
+}
+
+/// A run was killed while it took something over.
+#[test]
+fn what_waits_beside_the_identity_is_removed() {
+    let scene = Scene::<InFiles>::new();
+    let work = scene.machine.path(".gate-7.json.exec");
+    fs::create_dir(&work).expect("the machine's folder is writable");
+    fs::set_permissions(&work, fs::Permissions::from_mode(0o700)).expect("the folder is ours");
+    fs::write(work.join("next"), "half").expect("the folder is writable");
+    scene.exec("exit 0").run().success();
+    assert!(!work.exists());
 }
 
 #[test]

@@ -82,6 +82,7 @@ pub fn prove(request: &Request, world: &World<'_>) -> Result<Proved, Error> {
     })?;
     let memory = in_memory(&request.memory).map_err(Error::Memory)?;
     folder::clear(&memory, world);
+    place.tidy();
     let old = place.read().map_err(Error::Read)?;
     let identity = parse(&place.path(), &old)?;
     must_be_known_to_sdks(&identity, world)?;

@@ -49,12 +49,29 @@ impl Place {
         files::read_file(&self.path(), identity::LARGEST)
     }
 
+    /// Where what is to stand there waits.
+    fn work_name(&self) -> OsString {
+        let mut name = OsString::from(".");
+        name.push(&self.name);
+        name.push(".exec");
+        name
+    }
+
+    /// Removes what a run has left there that was killed while it replaced the identity: the copy has it still.
+    pub(super) fn tidy(&self) {
+        let name = self.work_name();
+        let Some(work) = self.folder.has(&name).then(|| self.folder.existing(&name).ok()).flatten() else { return };
+        // One that is held belongs to another run, which removes it.
+        let removed = work.lock().and_then(|lock| self.folder.remove_private(&name, "").map(|()| drop(lock)));
+        if let Err(error) = removed {
+            log::debug!("{error}");
+        }
+    }
+
     /// Puts `text` into the place of what stands there, durably, with the same owner and mode.
     fn replace(&self, text: &str) -> Result<(), FileError> {
         self.must_be_a_file()?;
-        let mut work_name = OsString::from(".");
-        work_name.push(&self.name);
-        work_name.push(".exec");
+        let work_name = self.work_name();
         let work = self.folder.private(&work_name)?;
         let lock = work.lock()?;
         work.fill(NEXT, text.as_bytes())?;
