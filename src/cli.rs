@@ -4,6 +4,7 @@ pub mod args;
 pub mod ask;
 #[cfg(feature = "crash-points")]
 pub mod crash;
+pub mod exec;
 pub mod process;
 pub mod remember;
 pub mod renew;
@@ -68,6 +69,8 @@ pub enum Done {
     Verify(flow::verify::Verified),
     /// `inspect`.
     Inspect(flow::inspect::Inspected),
+    /// `exec`.
+    Exec(exec::Ended),
     /// `version`.
     Version {
         /// Of this program.
@@ -83,6 +86,7 @@ impl Done {
             Self::Status(status) => u8::from(status.is_unfinished()),
             Self::Renew(one) => one.exit_code(),
             Self::RenewAll(all) => all.exit_code(),
+            Self::Exec(ended) => ended.exit,
             Self::Enroll(_)
             | Self::Resume(_)
             | Self::ListTokens(_)
@@ -121,7 +125,10 @@ pub fn run(args: Args, inherited: Inherited, stdout: Option<&File>) -> Result<Do
     #[cfg(feature = "crash-points")]
     let tell = crash::Crash::around(tell);
     let ask = Ask::new(&args.pins, &inherited);
-    signals::listen(args.command.after_an_interruption());
+    // That one has its own way with signals.
+    if !matches!(args.command, Command::Exec(_)) {
+        signals::listen(args.command.after_an_interruption());
+    }
     let reach = match &args.proxy {
         Some(proxy) => proxy.on_the_way(args.reach, args.proxy_is_typed, &tell)?,
         None => args.reach,
@@ -171,11 +178,11 @@ pub fn run(args: Args, inherited: Inherited, stdout: Option<&File>) -> Result<Do
             flow::keys::create(&uri, algorithm, &world).map(Done::CreateKey)
         }
         Command::DeleteKey(asked) => {
-            let doomed = flow::keys::doomed(&asked.doomed(&world.providers)?, &world)?;
+            let doomed = asked.doomed(&world)?;
             if !asked.forced() {
-                ask::must_agree(&format!("destroy {doomed}, and every identity that refers to it"))?;
+                ask::must_agree(&format!("destroy {doomed}"))?;
             }
-            flow::keys::delete(&doomed, &world).map(Done::DeleteKey)
+            flow::keys::delete(doomed, &world).map(Done::DeleteKey)
         }
         Command::Csr(asked) => {
             let (signer, wanted) = (asked.signer(&world.providers)?, asked.wanted()?);
@@ -184,6 +191,7 @@ pub fn run(args: Args, inherited: Inherited, stdout: Option<&File>) -> Result<Do
         Command::Verify { identity } => {
             flow::verify::verify(&identity, &world).inspect_err(|_| renew::mention(&identity, &world)).map(Done::Verify)
         }
+        Command::Exec(typed) => exec::exec(&typed, args.pins.pin_fd, world, stdout).map(Done::Exec),
         Command::Inspect { file } => flow::inspect::inspect(&file, &world).map(Done::Inspect),
     }
 }

@@ -157,6 +157,9 @@ pub enum Error {
         /// The token.
         spent: Spent,
     },
+    /// A copy of an identity, for a program that wants the PIN inside.
+    #[error("cannot keep a copy of the identity in memory")]
+    Memory(#[source] FileError),
     /// A file that was asked for, beside identities.
     #[error("cannot write the request")]
     Output(#[source] FileError),
@@ -291,7 +294,7 @@ impl Error {
             Self::OutcomeUnknown { .. } | Self::AnswerLost { .. } => 33,
             Self::Issued { .. } => 40,
             Self::Local { source, spent } => file_exit_code(source, *spent),
-            Self::Output(source) => file_exit_code(source, Spent::No),
+            Self::Output(source) | Self::Memory(source) => file_exit_code(source, Spent::No),
             Self::Unkept { .. } => 51,
             Self::Journal { source: JournalError::File(source), spent } => file_exit_code(source, *spent),
             Self::Journal { source: JournalError::Damaged { .. }, .. } => 51,
@@ -328,6 +331,7 @@ impl Error {
             | Self::Local { source, .. }
             | Self::Read(source)
             | Self::Output(source)
+            | Self::Memory(source)
             | Self::Journal { source: JournalError::File(source), .. } => file_code(source).into(),
             Self::Journal { source: JournalError::Damaged { .. }, .. } => "journal_damaged".into(),
             Self::OtherToken { .. } => "output_in_use".into(),
@@ -373,6 +377,7 @@ impl Error {
             | Self::Identity { .. }
             | Self::Read(_)
             | Self::Output(_)
+            | Self::Memory(_)
             | Self::Unexpected(_) => Spent::No,
         }
     }
@@ -403,6 +408,7 @@ impl Error {
             | Self::Identity { .. }
             | Self::Read(_)
             | Self::Output(_)
+            | Self::Memory(_)
             | Self::Login { .. }
             | Self::LoginNeedsMore
             | Self::OnlyOidc { .. }

@@ -1,4 +1,5 @@
 //! One opened folder, reserved space, the lock, the final name: nobody else writes. `replace.rs`: a file that is there is replaced.
+//! `memory.rs`: folders in memory, and files that others change.
 //!
 //! Everything is done relative to a folder that was opened once, so that nobody can swap it in between. Files are created in
 //! a folder of our own, 0600 by mode and by `fchmod`, folders 0700; links are never followed, and what is there already
@@ -6,7 +7,7 @@
 //! short is made again.
 
 mod error;
-
+mod memory;
 mod replace;
 
 use std::ffi::{OsStr, OsString};
@@ -20,6 +21,7 @@ use rustix::fs::{self, AtFlags, FallocateFlags, FileType, FlockOperation, Mode, 
 use rustix::io::{Errno, retry_on_intr as again};
 
 pub use error::{FileError, FileErrorKind, Unsafe};
+pub use memory::Look;
 
 /// Space that is reserved for an answer and for an identity before the token is spent, in bytes.
 pub const RESERVED: u64 = 64 * 1024;
@@ -187,7 +189,7 @@ impl Folder {
         let failed = |e| FileError::of("lock", self.join(LOCK), e);
         match again(|| fs::flock(&fd, FlockOperation::NonBlockingLockExclusive)) {
             Ok(()) if fs::fstat(&fd).map_err(failed)?.st_nlink == 0 => Err(in_use()),
-            Ok(()) => Ok(Lock { _fd: fd.into() }),
+            Ok(()) => Ok(Lock { fd: fd.into() }),
             Err(Errno::WOULDBLOCK) => Err(in_use()),
             Err(errno) => Err(failed(errno)),
         }
@@ -330,14 +332,9 @@ impl Folder {
     /// Removes the folder `name` of it and the files in it: `last` after all others, and then the lock.
     pub fn remove_private(&self, name: &OsStr, last: &str) -> Result<(), FileError> {
         let folder = self.existing(name)?;
-        let failed = |e| FileError::of("list", &folder.path, e);
-        let mut files = Vec::new();
-        for entry in again(|| fs::Dir::read_from(&folder.fd)).map_err(failed)? {
-            let file = entry.map_err(failed)?.file_name().to_bytes().to_owned();
-            files.extend((file != b"." && file != b"..").then_some(file));
-        }
-        files.sort_by_key(|file| (file == LOCK.as_bytes(), file == last.as_bytes()));
-        files.iter().try_for_each(|file| folder.remove(OsStr::from_bytes(file)))?;
+        let mut files = folder.names()?;
+        files.sort_by_key(|file| (file == LOCK, file == last));
+        files.iter().try_for_each(|file| folder.remove(file))?;
         self.remove_empty(name)
     }
 
@@ -373,7 +370,7 @@ fn is_link(stat: &Stat) -> bool {
 /// A held folder; dropping it lets go.
 #[derive(Debug)]
 pub struct Lock {
-    _fd: OwnedFd,
+    fd: OwnedFd,
 }
 
 /// Reads a file that a person named, whole, of at most `limit` bytes.

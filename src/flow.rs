@@ -5,6 +5,7 @@
 
 pub mod doctor;
 pub mod enroll;
+pub mod exec;
 pub mod inspect;
 pub mod keys;
 pub mod renew;

@@ -119,8 +119,8 @@ impl Identity {
         Ok(text)
     }
 
-    /// The text of `old`, an identity file of whatever maker, with the certificate of this one, and with its key and CA
-    /// certificates where those are others. Whatever else is in the file stays as it is.
+    /// The text of `old`, an identity file of whatever maker, with the certificate of this one, and with its key, CA
+    /// certificates and addresses where those are others. Whatever else is in the file stays as it is.
     ///
     /// # Errors
     /// As [`to_json`](Self::to_json) and [`parse`](Self::parse).
@@ -136,6 +136,10 @@ impl Identity {
         }
         if before.anchors != self.anchors {
             id.ca = Some(format!("{PEM}{}", self.anchors.to_pem()));
+        }
+        if before.apis != self.apis {
+            file.api = self.apis.first().cloned();
+            file.apis = Some(self.apis.clone());
         }
         written(&file)
     }

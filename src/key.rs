@@ -123,6 +123,11 @@ pub trait KeyProvider: Debug + Send + Sync {
     /// `None`: not mine.
     fn readers(&self, reference: &KeyReference, facts: Option<&KeyFacts>) -> Option<Readers>;
 
+    /// Whether Ziti SDKs of today can use its keys, once the PIN is in the identity.
+    fn is_known_to_sdks(&self) -> bool {
+        true
+    }
+
     /// Whether its keys live in a device: then an identity without a PIN stops a program that reads it unattended.
     fn keys_live_in_a_device(&self) -> bool {
         true
@@ -339,6 +344,11 @@ impl Providers {
     /// Those that this build has.
     pub fn compiled_in() -> Self {
         Self(COMPILED_IN.iter().map(|make| make()).collect())
+    }
+
+    /// None at all.
+    pub fn none() -> Self {
+        Self(Vec::new())
     }
 
     /// One of your own, asked before all others.

@@ -12,6 +12,7 @@ mod scene;
 mod answers;
 mod codes;
 mod commands;
+mod exec;
 mod help;
 mod issued;
 mod key;
@@ -71,6 +72,7 @@ const ALL: &[&[&str]] = &[
     success::NAMES,
     reading::NAMES,
     commands::NAMES,
+    exec::NAMES,
     ways::NAMES,
     renew::NAMES,
 ];

@@ -22,7 +22,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("csr", &["certificate", "key"]),
     ("controller", &["certificate", "csr", "http", "jwt", "text", "trust"]),
     ("identity", &["certificate", "files", "key", "origin", "text"]),
-    ("identity/opened", &["controller", "http", "key", "tls", "trust"]),
+    ("identity/opened", &["controller", "files", "http", "key", "tls", "trust"]),
     ("error", &["certificate", "controller", "files", "http", "identity", "journal", "jwt", "key", "text", "trust"]),
     (
         "flow",
@@ -50,7 +50,8 @@ const CORRIDORS: &[(&str, &[&str])] = &[
     ("enroll", &[]),
     ("verify", &["login"]),
     ("inspect", &[]),
-    ("keys", &[]),
+    // The key of an identity is opened as for a login before it is deleted.
+    ("keys", &["login"]),
     ("signers", &[]),
     ("doctor", &["enroll"]),
     // It may make a key first.
@@ -60,6 +61,7 @@ const CORRIDORS: &[(&str, &[&str])] = &[
     // The key that is wanted and the key that was made are the same things in both.
     ("renew", &["enroll", "login"]),
     ("status", &["enroll", "login", "renew"]),
+    ("exec", &["login"]),
 ];
 
 /// What must not stand in `src`, but for the files that begin so.

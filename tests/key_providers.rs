@@ -6,7 +6,7 @@ use std::fs;
 use std::time::Duration;
 
 use serde_json::json;
-use ziti_enroller_support::{Controller, KeyType, Options, Program, Tls, figures};
+use ziti_enroller_support::{Controller, KeyType, Options, Program, Terminal, Tls, figures};
 
 #[cfg(feature = "tpm")]
 use crate::machine::tpm::{InTpmFile, InTpmHandle};
@@ -626,4 +626,22 @@ fn library_enrolls_from_a_program_of_ones_own() {
     assert!(outcome.stdout.ends_with("ready for mutual TLS: true\n"), "{outcome}");
     assert_eq!(outcome.stderr, "", "the library talks: {outcome}");
     report(&machine.verify(&token).run());
+}
+
+#[test]
+fn key_of_an_identity_is_deleted_when_somebody_agrees() {
+    for (answer, left) in [("no", 1), ("yes", 0)] {
+        let controller = Controller::start(Options::default());
+        let machine = Machine::<InToken>::new();
+        let token = controller.issue("gate-7");
+        report(&machine.enroll(&token).run());
+        let terminal = Terminal::open();
+        let delete = machine.program().args(["key", "delete", "gate-7.json"]).args(machine.keys.pin());
+        terminal.types(answer);
+        let ended = terminal.seat(delete).run();
+        assert_eq!((ended.code, machine.keys.private_keys()), (Some(if left == 0 { 0 } else { 2 }), left), "{ended}");
+        for said in ["destroy pkcs11:token=", "gate-7.json: identity ", token.sub(), "(certificate until ", "? [yes/no] "] {
+            assert!(ended.stderr.contains(said), "{said}: {ended}");
+        }
+    }
 }

@@ -34,6 +34,14 @@ impl Chain {
         std::str::from_utf8(common.value.value()).map(str::to_owned).map_err(|_| NONE)
     }
 
+    /// The id of the identity: what the certificate says (from controllers 2.0 on), else its common name, which is the id in
+    /// those that a network has issued.
+    pub fn identity_id(&self) -> Option<String> {
+        let spiffe = self.summary().ok().and_then(|summary| summary.spiffe);
+        let id = spiffe.as_ref().and_then(|uri| uri.as_str().rsplit_once("/identity/")).map(|(_, id)| id.to_owned());
+        id.or_else(|| self.common_name().ok())
+    }
+
     /// The same with the intermediates that it lacks, found in `anchors`: controllers before 1.6 answer a renewal with the
     /// leaf alone. The root is left out, as everywhere.
     pub fn completed(mut self, anchors: &Anchors) -> Self {

@@ -23,6 +23,7 @@ use ziti_enroller::http::Reach;
 use ziti_enroller::key::Providers;
 use ziti_enroller::text::Hint;
 
+use super::exec::Exec;
 use super::report::Format;
 use enroll::{Enroll, EnrollArgs, options_of};
 use keys::KeyArgs;
@@ -94,6 +95,8 @@ pub enum Command {
         /// The identity file.
         identity: PathBuf,
     },
+    /// `exec`.
+    Exec(Box<Exec>),
     /// `inspect`.
     Inspect {
         /// A token, an identity, a certificate.
@@ -116,6 +119,7 @@ impl Command {
             | Self::Verify { .. }
             | Self::Inspect { .. }
             | Self::Status { .. }
+            | Self::Exec(_)
             | Self::Version => "run the same command again",
         }
     }
@@ -161,6 +165,8 @@ enum TypedCommand {
     Verify(VerifyArgs),
     /// Renew the certificate of an identity where that is due; with a new key too
     Renew(RenewArgs),
+    /// Start an SDK program with a copy of an identity in memory, PIN included
+    Exec(ExecArgs),
     /// List what a module or device holds, as references ready to paste
     List {
         /// What to list
@@ -210,6 +216,20 @@ struct VerifyArgs {
     limits: LimitArgs,
     #[command(flatten)]
     proxy: ProxyArgs,
+}
+
+#[derive(Debug, clap::Args)]
+struct ExecArgs {
+    /// The identity file; a certificate that the program renews is taken over into it
+    #[arg(value_name = "IDENTITY")]
+    identity: PathBuf,
+    /// The program and its arguments; {} stands for the path of the copy
+    #[arg(value_name = "CMD", last = true, required = true)]
+    command: Vec<OsString>,
+    #[command(flatten)]
+    pins: PinArgs,
+    #[command(flatten)]
+    limits: LimitArgs,
 }
 
 #[derive(Debug, clap::Args)]
@@ -338,6 +358,9 @@ impl Args {
             TypedCommand::Verify(typed) => {
                 proxy = Some(typed.proxy);
                 (typed.pins, typed.limits, Command::Verify { identity: typed.identity })
+            }
+            TypedCommand::Exec(ExecArgs { identity, command, pins, limits }) => {
+                (pins, limits, Command::Exec(Box::new(Exec { identity, command })))
             }
             TypedCommand::Inspect(typed) => (PinArgs::default(), LimitArgs::default(), Command::Inspect { file: typed.file }),
             TypedCommand::Version => (PinArgs::default(), LimitArgs::default(), Command::Version),

@@ -88,6 +88,17 @@ fn wanted_silence() -> Vec<(&'static str, &'static str)> {
     wanted.filter(|(name, _)| std::env::var_os(name).is_none()).collect()
 }
 
+/// Variables that this program has set for itself: a program that it starts does not get them.
+pub fn names_of_our_own() -> Vec<&'static str> {
+    if std::env::var_os(HANDED_ON).is_none() {
+        return Vec::new();
+    }
+    let providers = Providers::compiled_in();
+    let silence: Vec<_> = providers.iter().flat_map(|p| p.silence().iter().copied()).collect();
+    let ours = silence.into_iter().filter(|(name, value)| std::env::var_os(name).is_some_and(|set| set == *value));
+    ours.map(|(name, _)| name).chain([HANDED_ON]).collect()
+}
+
 /// Ends the process with `code` though a thread of it hangs in a call of C: what `exit` runs at the end could wait for a lock
 /// that the thread holds. Replacing the program ends all threads and runs nothing.
 pub fn end_at_once(code: u8) -> ! {
@@ -147,7 +158,15 @@ fn handed_on() -> Inherited {
     inherited
 }
 
-/// Reads a memfd of ours and empties it, so that no child of ours finds anything in it.
+/// Closes a descriptor that was inherited, so that no program that is started gets it; never one of the first three.
+pub fn close_inherited(number: i32) {
+    if number > 2 {
+        // One that is closed already is what we want.
+        let _closed = nix::unistd::close(number);
+    }
+}
+
+/// Reads a memfd of ours, empties it and closes it, so that no child of ours finds anything in it.
 fn take(number: u32) -> Option<SecretSlice<u8>> {
     let path = format!("/proc/self/fd/{number}");
     let ours = std::fs::read_link(&path).is_ok_and(|link| link.as_os_str().as_bytes().starts_with(b"/memfd:ziti-enroller"));
@@ -159,5 +178,6 @@ fn take(number: u32) -> Option<SecretSlice<u8>> {
     if let Ok(file) = OpenOptions::new().write(true).open(&path) {
         drop(file.set_len(0));
     }
+    close_inherited(i32::try_from(number).ok()?);
     Some(value.into())
 }

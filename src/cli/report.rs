@@ -14,6 +14,7 @@ use ziti_enroller::flow::doctor::Check;
 use ziti_enroller::flow::enroll::Enrolled;
 use ziti_enroller::flow::enroll::EnrolledKey;
 use ziti_enroller::flow::inspect::{Certificate, Inspected};
+use ziti_enroller::flow::keys::Victim;
 use ziti_enroller::flow::renew::Outcome;
 use ziti_enroller::flow::status::{PathStatus, State};
 use ziti_enroller::key::{KeyListing, Place, PlaceListing, Readers};
@@ -33,6 +34,10 @@ pub enum Format {
 
 /// Writes a result; the exit code is 0, or 70 where it cannot be written.
 pub fn success(done: &Done, format: Format, stdout: Option<File>) -> ExitCode {
+    if let Done::Exec(ended) = done {
+        // Standard output was the program's.
+        return ExitCode::from(ended.exit);
+    }
     let text = match format {
         Format::Json => {
             let mut object = Map::from_iter([("ok".to_owned(), json!(done.exit_code() == 0))]);
@@ -163,6 +168,7 @@ fn readers(done: &Done) -> Option<&Readers> {
         | Done::CreateKey(_)
         | Done::DeleteKey(_)
         | Done::Csr(_)
+        | Done::Exec(_)
         | Done::Version { .. } => None,
     }
 }
@@ -221,6 +227,7 @@ fn write(text: &str, stdout: Option<File>) -> ExitCode {
 fn words(done: &Done) -> String {
     match done {
         Done::Version { version } => format!("ziti-enroller {version}\n"),
+        Done::Exec(_) => String::new(),
         Done::Status(status) => status.paths.iter().map(path_status).collect(),
         Done::Enroll(e) | Done::Resume(e) => enrolled(e),
         Done::Renew(one) => renewal(one),
@@ -240,7 +247,16 @@ fn words(done: &Done) -> String {
                 format!("{file}: a request by the {made} {} key {}\n", request.key.algorithm, request.key.reference)
             }
         },
-        Done::DeleteKey(gone) => format!("destroyed {}\n", gone.reference),
+        Done::DeleteKey(gone) => {
+            let victim = gone.with.as_ref().map(|Victim { identity, certificate }| {
+                let (who, until) = (who(identity), &certificate.not_after);
+                format!(
+                    "{}: nobody can log in with it any more ({who} at {}, certificate until {until})\n",
+                    identity.file, identity.controller
+                )
+            });
+            format!("destroyed {}\n{}", gone.reference, victim.unwrap_or_default())
+        }
         Done::Verify(v) => format!(
             "{} is `{}` ({}) at {} {}: logged in with its {} key, certificate until {} ({})\n",
             v.identity.file,

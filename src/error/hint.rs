@@ -49,6 +49,7 @@ impl Error {
             }
             Self::Local { source, spent } => file_hint(source, *spent),
             Self::Output(source) => file_hint(source, Spent::No),
+            Self::Memory(source) => memory_hint(source),
             Self::Journal { source: JournalError::File(source), spent } => file_hint(source, *spent),
             // Of a renewal: the token was spent long ago.
             Self::Journal { source: JournalError::Damaged { .. }, spent: Spent::Yes } => Some(Hint::say(
@@ -283,6 +284,15 @@ fn file_hint(error: &FileError, spent: Spent) -> Option<Hint> {
         FileErrorKind::InUse => Some(Hint::say("wait until the other run has ended")),
         FileErrorKind::System(_) => Some(Hint::say(format!("repair that, {again}"))),
         FileErrorKind::TooLarge(_) | FileErrorKind::Content(_) => None,
+    }
+}
+
+fn memory_hint(error: &FileError) -> Option<Hint> {
+    let no_other_disk = "a PIN is written to no disk: start this where a tmpfs can be written to, such as the one that a unit of \
+        systemd gets with RuntimeDirectory=";
+    match &error.kind {
+        FileErrorKind::Content(_) => Some(Hint::say(no_other_disk)),
+        _other => file_hint(error, Spent::No),
     }
 }
 

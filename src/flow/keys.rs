@@ -1,16 +1,19 @@
 //! Keys outside an enrollment: list, create, delete.
 
 use std::ffi::OsStr;
-use std::path::Path;
+use std::fmt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::World;
+use super::login::{self, read_identity};
+use super::{CertificateSummary, IdentitySummary, World};
 use crate::error::{Error, Spent};
-use crate::files::Folder;
-use crate::key::{Key, KeyAlgorithm, KeyError, KeyListing, KeyReference, KeyUri, NewKey, PlaceListing};
-use crate::text::hex;
+use crate::files::{self, Folder};
+use crate::identity::{Identity, IdentityError};
+use crate::key::{Key, KeyAlgorithm, KeyError, KeyListing, KeyUri, NewKey, PlaceListing};
+use crate::text::{Printable, hex};
 
 /// The folder in which a key waits that is not yet where it belongs.
 const WORK: &str = ".ziti-enroller.key";
@@ -55,15 +58,43 @@ impl From<&dyn Key> for Created {
 pub struct Deleted {
     /// What named it.
     pub reference: KeyUri,
+    /// What has died with it, where an identity was named.
+    #[serde(flatten)]
+    pub with: Option<Victim>,
+}
+
+/// An identity that dies with its key.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Victim {
+    /// Who, where, and in which file.
+    pub identity: IdentitySummary,
+    /// Until when it could have logged in.
+    pub certificate: CertificateSummary,
 }
 
 /// What [`delete`] is to destroy.
 #[derive(Clone, Debug)]
-pub enum Doomed {
-    /// The key that a reference names.
-    Key(KeyUri),
-    /// The key of an identity.
-    OfIdentity(KeyReference),
+pub struct Doomed {
+    /// The key.
+    uri: KeyUri,
+    /// The identity that was named, as it was read, and what is said of it.
+    of: Option<(PathBuf, Identity, Victim)>,
+}
+
+impl fmt::Display for Doomed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Some((.., Victim { identity, certificate })) = &self.of else {
+            return write!(f, "{}, and every identity that refers to it", self.uri);
+        };
+        write!(
+            f,
+            "{}, the key of {}: identity {} at ",
+            self.uri,
+            identity.file,
+            identity.id.as_deref().unwrap_or("of no known id")
+        )?;
+        write!(f, "{} (certificate until {}) can never log in with it again", identity.controller, certificate.not_after)
+    }
 }
 
 fn failed(uri: &KeyUri) -> impl FnOnce(KeyError) -> Error {
@@ -118,29 +149,53 @@ pub(super) fn make(uri: &KeyUri, algorithm: KeyAlgorithm, reuse: bool, world: &W
     Ok(made)
 }
 
-/// The name of what [`delete`] would destroy.
+/// The key that `uri` names, to be destroyed.
+pub fn doomed(uri: KeyUri) -> Doomed {
+    Doomed { uri, of: None }
+}
+
+/// The key of the identity in `path`, to be destroyed. Nothing is opened, and no PIN is used.
 ///
 /// # Errors
-/// [`Error::Usage`] where an identity holds its key itself.
-pub fn doomed(what: &Doomed, world: &World<'_>) -> Result<KeyUri, Error> {
-    match what {
-        Doomed::Key(uri) => Ok(uri.clone()),
-        Doomed::OfIdentity(reference) => match world.providers.locate(reference) {
-            Some(located) => located.map_err(failed(&KeyUri::new("identity"))),
-            None => Err(Error::Usage {
+/// [`Error::Usage`] where the identity holds its key itself, and what is wrong with the file.
+pub fn doomed_with(path: &Path, world: &World<'_>) -> Result<Doomed, Error> {
+    let identity = read_identity(path)?;
+    let wrong = |source| Error::Identity { path: path.to_owned(), source };
+    let uri = match world.providers.locate(&identity.key) {
+        Some(located) => located.map_err(|source| Error::IdentityKey { identity: path.to_owned(), source })?,
+        None => {
+            return Err(Error::Usage {
                 message: "the key of this identity is in the file itself, or of a kind that is not deleted here".into(),
                 hint: Some(crate::text::Hint::say("remove the file")),
-            }),
+            });
+        }
+    };
+    let summary = identity.chain.summary().map_err(|e| wrong(IdentityError::Certificates("cert", e)))?;
+    let victim = Victim {
+        identity: IdentitySummary {
+            id: identity.chain.identity_id().map(|id| Printable::new(&id).as_str().to_owned()),
+            controller: identity.origin().map_err(wrong)?.to_string(),
+            file: files::absolute(path).map_err(Error::Read)?.display().to_string(),
         },
-    }
+        certificate: CertificateSummary::from(&summary),
+    };
+    Ok(Doomed { uri, of: Some((path.to_owned(), identity, victim)) })
 }
 
 /// Destroys both halves of a key. There is no way back.
 ///
+/// That of an identity is opened first, as for a login: by the PIN in the file, where there is one, and wherever it is now;
+/// so what goes is the key of the certificate and no other.
+///
 /// # Errors
-/// [`Error::Key`].
-pub fn delete(uri: &KeyUri, world: &World<'_>) -> Result<Deleted, Error> {
-    let provider = world.providers.of(uri).map_err(failed(uri))?;
-    provider.delete(uri, &world.access).map_err(failed(uri))?;
-    Ok(Deleted { reference: uri.clone() })
+/// [`Error::Key`], [`Error::IdentityKey`].
+pub fn delete(doomed: Doomed, world: &World<'_>) -> Result<Deleted, Error> {
+    let Doomed { uri, of } = doomed;
+    let (uri, with) = match of {
+        None => (uri, None),
+        Some((path, identity, victim)) => (login::opened(&path, identity, world)?.key().uri().clone(), Some(victim)),
+    };
+    let provider = world.providers.of(&uri).map_err(failed(&uri))?;
+    provider.delete(&uri, &world.access).map_err(failed(&uri))?;
+    Ok(Deleted { reference: uri, with })
 }

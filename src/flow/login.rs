@@ -1,4 +1,4 @@
-//! The entrance that `verify` and `renew` share: an identity is opened and logs in, and the reasons why not are told apart.
+//! The entrance that `verify`, `renew` and others share: an identity is opened and logs in, and the reasons why not are told apart.
 
 use std::path::Path;
 
@@ -24,6 +24,15 @@ pub(super) fn parse(path: &Path, text: &[u8]) -> Result<Identity, Error> {
     Identity::parse(text).map_err(|source| Error::Identity { path: path.to_owned(), source })
 }
 
+/// Opens the key of the identity that stands in `path`: it is the one of the certificate, and has signed a test message.
+pub(super) fn opened(path: &Path, identity: Identity, world: &World<'_>) -> Result<OpenedIdentity, Error> {
+    OpenedIdentity::open(identity, &world.providers, &world.access).map_err(|error| match error {
+        OpenError::File(source) => Error::Read(source),
+        OpenError::Identity(source) => Error::Identity { path: path.to_owned(), source },
+        OpenError::Key(source) => Error::IdentityKey { identity: path.to_owned(), source },
+    })
+}
+
 /// An identity with its key in hand, and the controller that it will talk to; nothing is dialled yet.
 #[derive(Debug)]
 pub(super) struct Entrance {
@@ -34,12 +43,9 @@ pub(super) struct Entrance {
 }
 
 impl Entrance {
-    /// Opens the key of the identity that stands in `path`: it is the one of the certificate, and has signed a test message.
+    /// Opens the key of the identity that stands in `path`.
     pub(super) fn open(path: &Path, identity: Identity, world: &World<'_>) -> Result<Self, Error> {
-        let opened = OpenedIdentity::open(identity, &world.providers, &world.access).map_err(|error| match error {
-            OpenError::Identity(source) => Error::Identity { path: path.to_owned(), source },
-            OpenError::Key(source) => Error::IdentityKey { identity: path.to_owned(), source },
-        })?;
+        let opened = opened(path, identity, world)?;
         let origin = opened.identity().origin().map_err(|source| Error::Identity { path: path.to_owned(), source })?.to_string();
         let controller = opened.controller(&world.reach).map_err(|e| Error::trust(&origin, e))?;
         Ok(Self { opened, controller, origin })

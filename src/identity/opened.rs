@@ -1,18 +1,21 @@
 //! [`OpenedIdentity`]: an identity with its key in hand; what a program connects with.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use rustls::ClientConfig;
 use rustls::client::WebPkiServerVerifier;
 
-use super::{Identity, IdentityError};
+use super::{Identity, IdentityError, LARGEST};
 use crate::controller::Controller;
+use crate::files::{self, FileError};
 use crate::http::Reach;
-use crate::key::{Access, Key, KeyError, Providers};
+use crate::key::{self, Access, Key, KeyError, KeyReference, PinSource, Providers};
 use crate::tls::{self, ClientAuth, TlsError};
 use crate::trust::{self, TrustError};
 
-/// An identity whose key was opened, and signed a test message.
+/// An identity whose key was opened, and signed a test message. Clones share the key, and threads may: a device that needs it
+/// is asked by one of them after the other, and opened again, once, where it was reset meanwhile.
 #[derive(Clone, Debug)]
 pub struct OpenedIdentity {
     identity: Identity,
@@ -23,6 +26,9 @@ pub struct OpenedIdentity {
 /// An identity cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
+    /// It cannot be read.
+    #[error(transparent)]
+    File(#[from] FileError),
     /// The file.
     #[error(transparent)]
     Identity(#[from] IdentityError),
@@ -31,7 +37,59 @@ pub enum OpenError {
     Key(#[from] KeyError),
 }
 
+impl Identity {
+    /// Reads the identity in `path` and opens its key, wherever that lives. `pins` is asked for a PIN where the file holds none,
+    /// and at most once: [`OnePin`](crate::key::pin::OnePin), [`NoPins`](crate::key::pin::NoPins), or a source of your own.
+    ///
+    /// ```no_run
+    /// use ziti_enroller::identity::Identity;
+    /// use ziti_enroller::key::pin::OnePin;
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let opened = Identity::open("gate-7.json", &OnePin::new(std::fs::read("/run/secrets/edge.pin")?))?;
+    /// let tls: rustls::ClientConfig = opened.client_config()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    pub fn open(path: impl AsRef<Path>, pins: &dyn PinSource) -> Result<OpenedIdentity, OpenError> {
+        Self::open_with(path, pins, |_| None)
+    }
+
+    /// The same with a key of your own: `own` is asked first, with what the file holds as `id.key`; where it answers `None`,
+    /// the providers of this library are.
+    ///
+    /// # Errors
+    /// [`OpenError`]; [`OpenError::Key`] too where the key is not that of the certificate.
+    pub fn open_with(
+        path: impl AsRef<Path>,
+        pins: &dyn PinSource,
+        own: impl FnOnce(&KeyReference) -> Option<Result<Arc<dyn Key>, KeyError>>,
+    ) -> Result<OpenedIdentity, OpenError> {
+        let identity = Self::parse(&files::read_file(path.as_ref(), LARGEST)?)?;
+        match own(&identity.key) {
+            Some(key) => OpenedIdentity::with_key(identity, key?),
+            None => OpenedIdentity::open(identity, &Providers::compiled_in(), &Access::new(pins)),
+        }
+    }
+}
+
 impl OpenedIdentity {
+    /// `identity` with `key`, which signs a test message first.
+    ///
+    /// # Errors
+    /// [`OpenError::Key`] where it is another than in the certificate, or does not sign.
+    pub fn with_key(identity: Identity, key: Arc<dyn Key>) -> Result<Self, OpenError> {
+        if *key.public_key() != identity.chain.public_key().map_err(|e| IdentityError::Certificates("cert", e))? {
+            return Err(KeyError::not_its_key(key.uri()).into());
+        }
+        key::prove(&*key)?;
+        let auth = ClientAuth::new(identity.chain.clone(), key.clone());
+        Ok(Self { identity, key, auth })
+    }
+
     /// Opens the key that `identity` names.
     ///
     /// # Errors

@@ -139,6 +139,31 @@ impl PinSource for NoPins {
     }
 }
 
+/// One PIN that the calling program has, for whatever user's place asks. The owner of a device has none.
+pub struct OnePin(SecretSlice<u8>);
+
+impl OnePin {
+    /// Takes it as it is, but for one final LF or CRLF.
+    pub fn new(pin: impl Into<Vec<u8>>) -> Self {
+        Self(pin.into().into())
+    }
+}
+
+impl fmt::Debug for OnePin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("OnePin(…)")
+    }
+}
+
+impl PinSource for OnePin {
+    fn pin(&self, question: &Question<'_>) -> Result<Option<(Pin, PinOrigin)>, KeyError> {
+        if question.whose == PinFor::Owner {
+            return Ok(None);
+        }
+        Ok(Some((Pin::read(self.0.expose_secret().to_vec(), &PinOrigin::Caller)?, PinOrigin::Caller)))
+    }
+}
+
 /// What a device says about tries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Tries {

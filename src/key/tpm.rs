@@ -155,6 +155,10 @@ impl KeyProvider for TpmProvider {
         is_ours(reference).then(|| Readers { list: ["Go SDK", "C SDK", "JVM SDK"].map(cannot).into(), variables: Vec::new() })
     }
 
+    fn is_known_to_sdks(&self) -> bool {
+        false
+    }
+
     fn plan(&self, wish: &NewKey<'_>, _: &Access<'_>) -> Result<KeyPlan, KeyError> {
         let reference = Reference::of(wish.within)?;
         let device = self.device(&reference.tcti)?;

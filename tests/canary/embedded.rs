@@ -1,6 +1,7 @@
 //! `--embed-pin`: the PIN is in the identity file, and nowhere else.
 
 use ziti_enroller_support::canary::Found;
+use ziti_enroller_support::softhsm::folder_on_tmpfs;
 use ziti_enroller_support::{Sink, figures};
 
 use super::is_clean;
@@ -48,4 +49,22 @@ fn the_embedded_pin_is_in_the_identity_alone() {
         is_clean(&stage.search(), &found).unwrap_or_else(|why| panic!("{name}: {why}"));
     }
     figures::record("uses of an embedded PIN that show it nowhere else", SCENARIOS.len(), SCENARIOS.len(), "");
+}
+
+/// `exec`: the PIN is in the copy for the program, on a RAM file system, and nowhere else.
+#[test]
+fn exec_puts_the_pin_into_memory_alone() {
+    let stage = Stage::<InToken>::new(PLAIN_PIN, false);
+    stage.enrolled();
+    let memory = folder_on_tmpfs();
+    let exec = stage.program(&["exec", "gate-7.json"]).args(stage.pin()).env("XDG_RUNTIME_DIR", memory.path());
+    let mut found = stage.ends(0, exec.args(["--", "/bin/true", "{}"]));
+    let all = found.hits.len();
+    found.hits.retain(|hit| {
+        let copy = hit.at.contains(&memory.path().display().to_string()) && hit.at.ends_with("/id/gate-7.json");
+        !(hit.sink == Sink::Call && hit.form == "raw" && copy)
+    });
+    assert_eq!(all - found.hits.len(), 2, "it is written once, and looked at once: {:?}", found.hits);
+    is_clean(&stage.search(), &found).unwrap_or_else(|why| panic!("{why}"));
+    assert_eq!(std::fs::read_dir(memory.path()).expect("it can be listed").count(), 0, "the copy is left");
 }

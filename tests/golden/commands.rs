@@ -132,4 +132,31 @@ scenarios! {
         assert!(fs::exists(scene.path("gate-7.json")).expect("the machine's folder is readable"));
         ran
     }
+
+    /// No PIN is used before somebody has agreed.
+    fn key_of_an_identity_deleted_without_a_word(scene) {
+        scene.enroll_in_token().succeeds();
+        let logins = scene.keys().logins();
+        let ran = scene.command("key delete gate-7.json").args(scene.keys().pin()).run();
+        assert_eq!((scene.keys().private_keys(), scene.keys().logins() - logins), (1, 0));
+        ran
+    }
+
+    fn key_of_an_identity_deleted_by_the_pin_in_it(scene) {
+        scene.enroll_in_token().arg("--embed-pin").succeeds();
+        let ran = scene.command("key delete gate-7.json --force").run();
+        assert_eq!(scene.keys().private_keys(), 0);
+        ran
+    }
+
+    /// Another key has its name now.
+    fn key_of_an_identity_is_gone(scene) {
+        scene.enroll_in_token().succeeds();
+        let id = scene.keys().of_class("Private Key Object")[0].id.clone();
+        ["privkey", "pubkey"].iter().for_each(|half| scene.keys().remove(half, &id));
+        scene.keys().make_pair("other", &id, KeyType::P256);
+        let ran = scene.command("key delete gate-7.json --force").args(scene.keys().pin()).run();
+        assert_eq!(scene.keys().private_keys(), 1);
+        ran
+    }
 }

@@ -24,6 +24,7 @@ const HELP: [(&str, &str); 14] = [
     ("help_key", "key"),
     ("help_key_create", "key create"),
     ("help_csr", "csr"),
+    ("help_exec", "exec"),
     ("help_inspect", "inspect"),
 ];
 
@@ -41,6 +42,7 @@ pub(super) const NAMES: &[&str] = &[
     "help_key",
     "help_key_create",
     "help_csr",
+    "help_exec",
     "help_inspect",
     "nothing_typed",
 ];

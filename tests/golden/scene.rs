@@ -237,14 +237,17 @@ impl<'s> Run<'s> {
 
     fn program(&self) -> Program {
         let mut line = self.around.iter().map(String::as_str).chain([PROGRAM]).collect::<Vec<_>>().into_iter();
-        let mut program = Program::new(line.next().unwrap_or(PROGRAM)).args(line).args(&self.words);
+        let mut words = self.words.clone();
+        if self.scene.format == Format::Json {
+            // What stands behind `--` belongs to another program.
+            let end = words.iter().position(|word| word == "--").unwrap_or(words.len());
+            words.splice(end..end, ["--format", "json"].map(str::to_owned));
+        }
+        let mut program = Program::new(line.next().unwrap_or(PROGRAM)).args(line).args(&words);
         program = program.current_dir(self.scene.machine.folder()).envs(self.shown.iter().cloned());
         if let Some(keys) = self.scene.keys.get() {
             let own: Vec<&str> = self.shown.iter().map(|(name, _)| name.as_str()).collect();
             program = program.envs(keys.surroundings().into_iter().filter(|(name, _)| !own.contains(&name.as_str())));
-        }
-        if self.scene.format == Format::Json {
-            program = program.args(["--format", "json"]);
         }
         match &self.stdin {
             Some(bytes) => program.stdin(bytes.clone()),

@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use clap::builder::FalseyValueParser;
 use ziti_enroller::error::Error;
-use ziti_enroller::flow::keys::Doomed;
-use ziti_enroller::flow::verify::read_identity;
+use ziti_enroller::flow::World;
+use ziti_enroller::flow::keys::{Doomed, doomed, doomed_with};
 use ziti_enroller::key::{KeyAlgorithm, KeyUri, Providers};
 
 use super::PinArgs;
@@ -81,15 +81,15 @@ impl OfKeys {
     ///
     /// # Errors
     /// Usage, and an identity that cannot be read.
-    pub fn doomed(&self, providers: &Providers) -> Result<Doomed, Error> {
+    pub fn doomed(&self, world: &World<'_>) -> Result<Doomed, Error> {
         let Some(what) = self.typed.what.as_deref() else {
             return Err(usage_with("which key is not said", "name it, or the identity that refers to it"));
         };
         let path = PathBuf::from(what);
         if path.extension().is_some_and(|e| e.eq_ignore_ascii_case("json")) {
-            return read_identity(&path).map(|identity| Doomed::OfIdentity(identity.key));
+            return doomed_with(&path, world);
         }
-        self.within(providers).map(Doomed::Key)
+        self.within(&world.providers).map(doomed)
     }
 
     /// Whether a person need not be asked.

@@ -69,6 +69,11 @@ impl Terminal {
         String::from_utf8_lossy(&self.shown.lock().unwrap_or_else(PoisonError::into_inner)).into_owned()
     }
 
+    /// Types `answer` and the return key, which appear.
+    pub fn types(&self, answer: &str) {
+        (&self.person).write_all(format!("{answer}\n").as_bytes()).expect("the terminal is open");
+    }
+
     /// Types `answer` and the return key when `question` is on it and what is typed does not appear.
     ///
     /// # Panics
@@ -80,7 +85,7 @@ impl Terminal {
             assert!(Instant::now() < deadline, "nobody asks `{question}` unseen; the terminal shows `{}`", self.shown());
             thread::sleep(Duration::from_millis(1));
         }
-        (&self.person).write_all(format!("{answer}\n").as_bytes()).expect("the terminal is open");
+        self.types(answer);
     }
 }
 
