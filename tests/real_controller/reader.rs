@@ -13,7 +13,10 @@ use super::{Story, tell};
 fn read<F: Fixture>(machine: &Machine<F>, identity: &Path) -> Outcome {
     let reader = std::env::var_os("ZITI_READER").map(PathBuf::from).filter(|path| path.is_file());
     let reader = reader.expect("name a program that opens an identity file with an OpenZiti SDK: ZITI_READER=/path/to/reader");
-    Program::new(reader).envs(machine.keys.surroundings()).current_dir(machine.folder()).arg(identity).run()
+    let read = Program::new(reader).envs(machine.keys.surroundings()).current_dir(machine.folder()).arg(identity).run();
+    // A program that ends without a word to its module leaves what a killed one leaves.
+    machine.keys.after_a_kill();
+    read
 }
 
 /// Enrolls with these options, has it read, and renews it to a new key, which is read too.
