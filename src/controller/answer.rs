@@ -68,6 +68,8 @@ pub struct Refusal {
 
 /// In place of a code that is not there.
 const NO_CODE: &str = "NO_CODE";
+/// The same where the status says it: a path that 1.6 knows of and does not serve.
+const NOT_IMPLEMENTED: &str = "NOT_IMPLEMENTED";
 
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -83,7 +85,8 @@ impl fmt::Display for Refusal {
 }
 
 impl Refusal {
-    /// Reads every shape that controllers give an error: in an envelope, bare (413), or not at all (panics).
+    /// Reads every shape that controllers give an error: in an envelope, bare (413), a sentence alone (501), or not at all
+    /// (panics).
     fn of(answer: &Answer) -> Self {
         let json: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
         let error = json.get("error").unwrap_or(&json);
@@ -93,10 +96,11 @@ impl Refusal {
             cause => text(cause.get("message").or_else(|| cause.get("reason"))),
         });
         let excerpt = &answer.body[..answer.body.len().min(512)];
+        let no_code = if answer.status == 501 { NOT_IMPLEMENTED } else { NO_CODE };
         Self {
             status: answer.status,
-            code: text(error.get("code")).unwrap_or_else(|| Printable::new(NO_CODE)),
-            message: text(error.get("message")).unwrap_or_else(|| Printable::from_bytes(excerpt)),
+            code: text(error.get("code")).unwrap_or_else(|| Printable::new(no_code)),
+            message: text(error.get("message").or(Some(error))).unwrap_or_else(|| Printable::from_bytes(excerpt)),
             cause: cause.or_else(|| text(error.get("causeMessage"))),
         }
     }
@@ -147,7 +151,7 @@ impl Outcome {
             // Usually a full queue; in a cluster also a forward to the leader that nobody waited for.
             (429, _) => Self::Unknown(failure(refusal.to_string(), wait)),
             // 6xx: the controller copies the codes of its validation library.
-            (400..500 | 600..700, _) => Self::Refused(refusal),
+            (400..=499 | 501 | 600..=699, _) => Self::Refused(refusal),
             _ => Self::Unknown(failure(refusal.to_string(), wait)),
         }
     }
@@ -269,6 +273,7 @@ mod tests {
         {
             assert!(matches!(refused(status, code), Outcome::Refused(_)), "{code}");
         }
+        assert!(matches!(Outcome::of(&answer(501, "\"no\"\n")), Outcome::Refused(_)));
         for (status, code) in
             [(400, "INVALID_ENROLLMENT_TOKEN"), (404, "NOT_FOUND"), (410, "INVALID_ENROLLMENT_ALREADY_ENROLLED")]
         {
@@ -301,6 +306,10 @@ mod tests {
         assert_eq!(
             read(400, r#"{"error":{"code":"A","message":"b","cause":{"field":"f","reason":"r"}}}"#),
             "A (status 400): b: r"
+        );
+        assert_eq!(
+            read(501, "\"operation has not yet been implemented\"\n"),
+            "NOT_IMPLEMENTED (status 501): operation has not yet been implemented"
         );
         assert_eq!(read(500, ""), "status 500 without an error code");
         assert_eq!(read(502, "<html>\u{1b}"), "status 502 without an error code: <html>\\u{1b}");

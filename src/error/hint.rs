@@ -199,7 +199,9 @@ fn refusal_hint(code: &Printable) -> Option<Hint> {
             "have the administrator allow this way to enroll, at the signer of the token or in the authentication policy of the \
              identity; `ziti-enroller list signers` shows what is allowed now"
         }
-        "NOT_FOUND" => "this controller takes no tokens of identity providers: that needs OpenZiti 2.0 or later",
+        "NOT_FOUND" | "NOT_IMPLEMENTED" => {
+            "this controller takes no tokens of identity providers: that needs OpenZiti 2.0 or later"
+        }
         "UNAUTHORIZED" => "the token can be used again; have the administrator look at the log of the controller",
         "REQUEST_ENTITY_TOO_LARGE" => {
             "the token can be used again; something before the controller may limit requests more than it does: see --no-proxy"
@@ -226,7 +228,7 @@ fn answer_lost_hint(subject: Option<&str>, out: &Path) -> Hint {
     Hint::run(
         format!(
             "the administrator can give you the controller's copy of the certificate, or re-enroll the identity \
-             (`ziti edge update authenticator cert ID --re-enroll`; then enroll with the new token: the same key is found). \
+             (`ziti edge update authenticator cert --re-enroll -- ID`; then enroll with the new token: the same key is found). \
              The copy is `certPem` of GET /edge/management/v1/authenticators?filter={}",
             crate::text::percent_encode(query_of(subject).as_bytes())
         ),

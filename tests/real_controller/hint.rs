@@ -45,7 +45,7 @@ fn lost_answer_is_recovered_by_the_command_that_the_hint_says() {
         return;
     }
     let listed = format!("ziti edge list authenticators 'identity=\"{identity_id}\" and method=\"cert\"' -j");
-    shell(&format!("ziti edge update authenticator cert \"$({listed} | jq -r '.data[0].id')\" --re-enroll"));
+    shell(&format!("ziti edge update authenticator cert --re-enroll -- \"$({listed} | jq -r '.data[0].id')\""));
     let again = controller.open_token(identity_id, "ott", machine.path("again.jwt"));
     let said = report(&enroll(&machine, &again.file, &["--force", "--out", &text(&out)]).run());
     assert_eq!(IdentityFile::read(&out).public_key(), key[0]);

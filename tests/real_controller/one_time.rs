@@ -22,9 +22,15 @@ pub fn enrolls_and_logs_in<F: Fixture>(at: &dyn AnyController) {
         let identity = IdentityFile::read(&token.out());
         assert_eq!(identity.api(), format!("{}/edge/client/v1", at.url()));
         assert_eq!(machine.keys.public_key_of(identity.key()), identity.public_key());
-        assert_eq!((said["identity"]["id"].as_str(), at.certificate(&token.identity_id).is_empty()), (Some(&*token.identity_id), false));
+        assert_eq!(
+            (said["identity"]["id"].as_str(), at.certificate(&token.identity_id).is_empty()),
+            (Some(&*token.identity_id), false)
+        );
         let logged_in = report(&verify(&machine, &token.out()));
-        assert_eq!((&logged_in["name"], &logged_in["identity"]["id"]), (&format!("ott-{algorithm}").into(), &said["identity"]["id"]));
+        assert_eq!(
+            (&logged_in["name"], &logged_in["identity"]["id"]),
+            (&format!("ott-{algorithm}").into(), &said["identity"]["id"])
+        );
     }
 }
 
@@ -103,7 +109,8 @@ pub fn bad_request_leaves_the_token<F: Fixture>(at: &dyn AnyController) {
     let token = at.issue("bad-csr", machine.folder());
     let (key, csr) = (machine.path("k.pem"), machine.path("csr.der"));
     let openssl = Program::new(require("openssl", "openssl"));
-    let kind = ["req", "-new", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-subj", "/CN=x", "-outform", "DER"];
+    let kind =
+        ["req", "-new", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-subj", "/CN=x", "-outform", "DER"];
     openssl.args(kind).arg("-keyout").arg(&key).arg("-out").arg(&csr).run().success();
     let mut csr = fs::read(csr).expect("openssl has written it");
     let last = csr.len() - 1;

@@ -41,7 +41,8 @@ fn token_key_is_read<T: Make>(at: &dyn AnyController) {
     let machine = Machine::<InTokenOf<T>>::new();
     let algorithms = if T::HAS_PSS { &["p256", "p384", "rsa2048"][..] } else { &["p256"] };
     for algorithm in algorithms {
-        let place = ["--module".to_owned(), text(&machine.keys.hsm.real_module()), "--token".into(), machine.keys.hsm.label().into()];
+        let place =
+            ["--module".to_owned(), text(&machine.keys.hsm.real_module()), "--token".into(), machine.keys.hsm.label().into()];
         let place = [&place[..], &["--embed-pin".to_owned(), "--key-alg".into(), (*algorithm).into()]].concat();
         is_read(at, &machine, &format!("read-{}-{algorithm}", T::NAME), &place);
     }

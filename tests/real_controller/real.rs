@@ -119,7 +119,8 @@ impl RealController {
     /// The token of the enrollment of this method that is open for an identity.
     pub fn open_token(&self, identity_id: &str, method: &str, file: PathBuf) -> Issued {
         let enrollments = self.all_listed("enrollments", &format!("identity=\"{identity_id}\""));
-        let open = enrollments.iter().find(|one| one["method"] == method).unwrap_or_else(|| panic!("no {method}: {enrollments:?}"));
+        let open =
+            enrollments.iter().find(|one| one["method"] == method).unwrap_or_else(|| panic!("no {method}: {enrollments:?}"));
         fs::write(&file, open["jwt"].as_str().expect("an enrollment has a token")).expect("a writable folder");
         Issued::read(file)
     }
@@ -182,13 +183,14 @@ impl AnyController for RealController {
     }
 
     fn re_enroll(&self, identity_id: &str, folder: &Path) -> Issued {
+        // Ids may begin with a hyphen.
         let authenticator = self.authenticator(identity_id);
         if self.is_before(1, 6) {
             let until = json!({"expiresAt": utc_in(Duration::from_secs(3600))}).to_string();
             let again = self.managed(&format!("authenticators/{}/re-enroll", id(&authenticator)), &["--json", &until]);
             assert!(!again.contains("\"error\""), "{again}");
         } else {
-            self.ziti(&["edge", "update", "authenticator", "cert", id(&authenticator), "--re-enroll"]).run().success();
+            self.ziti(&["edge", "update", "authenticator", "cert", "--re-enroll", "--", id(&authenticator)]).run().success();
         }
         self.open_token(identity_id, "ott", folder.join("again.jwt"))
     }
@@ -196,7 +198,7 @@ impl AnyController for RealController {
     fn ask(&self, identity_id: &str, new_key: bool) {
         let what = if new_key { "--request-key-roll" } else { "--request-extend" };
         let authenticator = self.authenticator(identity_id);
-        self.ziti(&["edge", "update", "authenticator", "cert", id(&authenticator), what]).run().success();
+        self.ziti(&["edge", "update", "authenticator", "cert", what, "--", id(&authenticator)]).run().success();
     }
 
     fn network_token(&self, folder: &Path) -> PathBuf {
@@ -251,14 +253,14 @@ impl AnyController for RealController {
 
     fn issue_by_ca(&self, ca_id: &str, name: &str, folder: &Path) -> Issued {
         let identity_id = self.id_of_new_identity(name);
-        self.ziti(&["edge", "create", "enrollment", "ottca", name, ca_id]).run().success();
+        self.ziti(&["edge", "create", "enrollment", "ottca", "--", name, ca_id]).run().success();
         self.open_token(&identity_id, "ottca", folder.join(format!("{name}.jwt")))
     }
 
     fn issue_again_by_ca(&self, ca_id: &str, token: &Issued) -> Issued {
         let authenticator = self.authenticator(&token.identity_id);
-        self.ziti(&["edge", "delete", "authenticator", id(&authenticator)]).run().success();
-        self.ziti(&["edge", "create", "enrollment", "ottca", &token.identity_id, ca_id]).run().success();
+        self.ziti(&["edge", "delete", "authenticator", "--", id(&authenticator)]).run().success();
+        self.ziti(&["edge", "create", "enrollment", "ottca", "--", &token.identity_id, ca_id]).run().success();
         self.open_token(&token.identity_id, "ottca", token.file.clone())
     }
 
