@@ -226,6 +226,11 @@ scenarios! {
         enroll(&scene).run()
     }
 
+    fn idp_token_at_a_controller_that_does_not_serve_the_path(scene) {
+        let (scene, _) = provider(scene, |_| {});
+        enroll(&scene.facing(Fault::NoIdpTokens)).run()
+    }
+
     fn idp_token_of_an_unknown_provider_by_id(scene) {
         let (scene, _) = provider(scene, |_| {});
         enroll(&scene).args(["--issuer-id", "nobody"]).run()

@@ -128,6 +128,8 @@ faults! {
         Gone = "gone",
         /// Refuses every POST with 413 and no envelope, as its limit of the body does; the token is kept.
         EntityTooLarge = "entity-too-large",
+        /// Answers tokens of identity providers with 501 and a sentence, as 1.6 does, which knows the path and does not serve it.
+        NoIdpTokens = "no-idp-tokens",
         /// Answers every POST with 500 and no body, as a panic does; the token is kept.
         Panic = "panic",
         /// Spends the token, then answers 500 UNHANDLED.
