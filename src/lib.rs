@@ -13,7 +13,7 @@
 //! | 5 | [`controller`] | the controller's API |
 //! | 6 | [`identity`] | the identity file, and a program that connects with it |
 //!
-//! [`flow`] holds the corridors through them (`enroll`, `verify`, `inspect`); below all lie [`certificate`], [`tls`],
+//! [`flow`] holds the corridors through them (`enroll`, `renew`, `verify`, `inspect`); below all lie [`certificate`], [`tls`],
 //! [`http`], [`files`], [`journal`], [`origin`] and [`text`]; [`error`] is on top.
 //!
 //! The library prints nothing, asks nobody, reads no environment and changes nothing that belongs to the whole process.

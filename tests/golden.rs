@@ -35,7 +35,6 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-pub use scene::until;
 use scene::{Format, Ran, Scene};
 
 /// Each scenario is a test, and has the file of its name.

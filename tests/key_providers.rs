@@ -130,12 +130,6 @@ mod other_makes {
     }
 }
 
-/// That this type of key can log in to.
-fn controller_for<F: Fixture>(algorithm: &str) -> Controller {
-    let tls = if algorithm.starts_with("rsa") && !F::HAS_PSS { Tls::Only12 } else { Tls::default() };
-    Controller::start(Options { tls, ..Options::default() })
-}
-
 fn makes_a_key_of_every_type<F: Fixture>() {
     for algorithm in F::MAKES {
         // Where RSA has no PSS, TLS 1.2 is offered alone.

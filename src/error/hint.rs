@@ -179,12 +179,12 @@ fn refusal_hint(code: &Printable) -> Option<Hint> {
         "COULD_NOT_PROCESS_CSR" | "MISSING_OR_INVALID_CSR" => "the token can be used again; another --key-alg may be accepted",
         "INVALID_ENROLL_METHOD" => "the token says another method than the controller knows for it: ask for a new one",
         "CERTIFICATE_FAILED_VALIDATION" | "CERT_FAILED_VALIDATION" => {
-            "the certificate must be of a CA that the controller has verified for this, be for TLS clients, and come with its \
-             intermediates; the token can be used again"
+            "the certificate and its intermediates in --cert must lead to a CA that the controller has verified and lets enroll, and \
+             be for TLS clients; the token can be used again"
         }
         "CERT_IN_USE" => {
-            "an identity has this certificate already: with a token of method `ca`, --force writes its identity file; else have \
-             another certificate issued"
+            "an identity has this certificate already: with a token of method `ca`, --force writes its identity file; else \
+             have another certificate issued"
         }
         "ENROLLMENT_CA_NOT_VALID" => {
             "have the administrator allow enrollment with tokens for that CA (`ziti edge update ca NAME --ottca`)"
@@ -262,6 +262,7 @@ fn file_hint(error: &FileError, spent: Spent) -> Option<Hint> {
         FileErrorKind::Exists | FileErrorKind::Symlink | FileErrorKind::NotAFile if spent != Spent::No => {
             Some(Hint::say(format!("move it away, {again}")))
         }
+        FileErrorKind::Symlink if error.action == "replace" => Some(Hint::say("name the file that it leads to")),
         FileErrorKind::Exists => Some(Hint::say("give --force to replace it, or another name with --out")),
         FileErrorKind::Symlink | FileErrorKind::NotAFile => Some(Hint::say("give another name with --out")),
         FileErrorKind::FolderMissing => Some(Hint::run("make the folder", format!("mkdir -p {}", shell_word(&path)))),

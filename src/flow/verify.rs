@@ -76,8 +76,13 @@ pub fn verify(path: &Path, world: &World<'_>) -> Result<Verified, Error> {
         return Err(Error::Login { controller: entrance.origin.clone(), source: ControllerError::OtherCertificate });
     }
     let authenticator = session.authenticator.clone().or(who.authenticator);
-    // Old controllers do not have it, and a certificate of a CA that names identities has none.
-    let known = authenticator.as_deref().and_then(|id| session.authenticator(id).ok());
+    let known = match authenticator.as_deref().map(|id| session.authenticator(id)) {
+        Some(Ok(known)) => Some(known),
+        // A certificate of a CA that names identities by a claim is in no book.
+        Some(Err(ControllerError::Refused(why))) if why.status == 404 => None,
+        Some(Err(error)) => return Err(failed(error)),
+        None => None,
+    };
     let renewal = Renewal {
         authenticator,
         issued_by_network: known.and_then(|known| known.issued_by_network),

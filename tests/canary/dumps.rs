@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use ziti_enroller_support::{Canary, Controller, Options, Program, Running, require};
 
 use super::stage::PIN;
-use crate::golden::until;
+use crate::machine::until;
 use crate::machine::{PROGRAM, ending, text};
 
 /// A user who is not root: the one of these tests, else `nobody`.

@@ -47,6 +47,8 @@ const TABLE: &[(u16, &str, End)] = &[
     (415, "UNSUPPORTED_MEDIA", End::Refused),
     (429, "SERVER_TOO_MANY_REQUESTS", End::Unknown),
     (429, "RATE_LIMITED", End::Unknown),
+    // Of a path that has no handler there (run, 1.6.20).
+    (501, "NOT_IMPLEMENTED", End::Refused),
     (503, "CLUSTER_NO_LEADER", End::NotNow),
     (503, "TIMEOUT", End::Unknown),
     (500, "UNHANDLED", End::Unknown),

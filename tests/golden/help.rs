@@ -10,7 +10,7 @@ use super::compare;
 use crate::machine::{Fixture, InToken, Machine, PROGRAM, text};
 
 /// Each command with its help; the first is the program's own.
-const HELP: [(&str, &str); 12] = [
+const HELP: [(&str, &str); 14] = [
     ("help", ""),
     ("help_enroll", "enroll"),
     ("help_resume", "resume"),
@@ -20,6 +20,7 @@ const HELP: [(&str, &str); 12] = [
     ("help_renew", "renew"),
     ("help_list", "list"),
     ("help_list_keys", "list keys"),
+    ("help_list_signers", "list signers"),
     ("help_key", "key"),
     ("help_key_create", "key create"),
     ("help_csr", "csr"),
@@ -36,6 +37,7 @@ pub(super) const NAMES: &[&str] = &[
     "help_renew",
     "help_list",
     "help_list_keys",
+    "help_list_signers",
     "help_key",
     "help_key_create",
     "help_csr",

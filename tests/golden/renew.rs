@@ -211,7 +211,7 @@ scenarios! {
         let scene = enrolled(scene);
         let journal = scene.path(".gate-7.json.renew").join("journal");
         let mut first = renew(&scene).arg("--force").crash("before_extend:hang").start();
-        super::scene::until("it holds the folder", || fs::metadata(&journal).is_ok_and(|meta| meta.len() > 0));
+        crate::machine::until("it holds the folder", || fs::metadata(&journal).is_ok_and(|meta| meta.len() > 0));
         let ran = renew(&scene).when("another run works on the same identity").run();
         first.kill();
         first.wait();
@@ -240,6 +240,12 @@ scenarios! {
 
     fn renewal_of_a_missing_identity(scene) {
         renew(&scene).run()
+    }
+
+    fn renewal_of_a_link(scene) {
+        let scene = enrolled(scene);
+        std::os::unix::fs::symlink("gate-7.json", scene.path("link.json")).expect("the machine's folder is writable");
+        scene.command("renew link.json").run()
     }
 
     fn renewal_of_nothing(scene) {
@@ -285,9 +291,10 @@ scenarios! {
     }
 
     fn verify_certificate_ended(scene) {
-        scene.controller.set_faults([Fault::CertLifetime(1)]);
+        scene.controller.set_faults([Fault::CertLifetime(3)]);
         let scene = enrolled(scene);
-        std::thread::sleep(std::time::Duration::from_millis(2100));
+        // Until it has ended.
+        std::thread::sleep(std::time::Duration::from_millis(4100));
         scene.verify().run()
     }
 

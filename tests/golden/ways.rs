@@ -226,9 +226,10 @@ scenarios! {
         enroll(&scene).run()
     }
 
-    fn idp_token_at_a_controller_that_does_not_serve_the_path(scene) {
+    fn idp_token_at_a_controller_without_such_tokens(scene) {
         let (scene, _) = provider(scene, |_| {});
-        enroll(&scene.facing(Fault::NoIdpTokens)).run()
+        let scene = scene.facing(Fault::NoProviders);
+        enroll(&scene).run()
     }
 
     fn idp_token_of_an_unknown_provider_by_id(scene) {

@@ -130,6 +130,23 @@ fn a_killed_move_into_a_token_is_finished_by_the_same_command() {
     );
 }
 
+#[cfg(feature = "tpm")]
+#[test]
+fn a_killed_move_into_a_tpm_is_finished_by_the_same_command() {
+    use crate::machine::tpm::{InTpmFile, InTpmHandle};
+
+    let at_a_handle = ["recorded-planned", "before_generation", "after_generation", "left-planned", "after_verify"];
+    let handles = at_a_handle.map(|event| {
+        let case = move || survives::<InTpmHandle>(event, None, true);
+        (format!("{event}, at a handle"), Box::new(case) as Box<dyn Fn() + std::panic::UnwindSafe>)
+    });
+    let files = ["after_generation", "before_verify"].map(|event| {
+        let case = move || survives::<InTpmFile>(event, Some(&Fault::VerifyThen500), true);
+        (format!("{event}, in a file"), Box::new(case) as Box<dyn Fn() + std::panic::UnwindSafe>)
+    });
+    tally("move into a TPM killed at a named event", handles.into_iter().chain(files));
+}
+
 #[test]
 fn an_answer_that_is_lost_is_asked_for_again_in_the_same_run() {
     for (fault, posts) in [

@@ -119,10 +119,16 @@ impl Renew {
 
     fn rotation(&self, providers: &Providers) -> Result<Option<Rotation>, Error> {
         let RenewArgs { provider, key, create, key_alg, .. } = &self.typed;
-        let typed =
-            provider.is_some() || key.is_some() || *create || key_alg.is_some() || self.options.iter().any(Given::is_typed);
         if !self.typed.rotate {
-            if typed || self.typed.delete_old_key {
+            // What stands in the environment is for `enroll` too. An administrator can ask for a new key, and --delete-old-key
+            // is for that case as well.
+            let typed = |given: bool, variable: &str| given && std::env::var_os(variable).is_none();
+            let described = typed(provider.is_some(), "ZITI_ENROLLER_PROVIDER")
+                || typed(key.is_some(), "ZITI_ENROLLER_KEY")
+                || typed(*create, "ZITI_ENROLLER_CREATE")
+                || typed(key_alg.is_some(), "ZITI_ENROLLER_KEY_ALG")
+                || self.options.iter().any(Given::is_typed);
+            if described {
                 return Err(usage_with("a new key is described, and none is asked for", "give --rotate for a new key"));
             }
             return Ok(None);

@@ -45,7 +45,7 @@ impl Place {
 
     /// Refuses what is no regular file: a link would be replaced, and not what it leads to.
     pub(super) fn must_be_a_file(&self) -> Result<(), FileError> {
-        self.folder.refuse_existing(&self.name, true)
+        self.folder.refuse_existing(&self.name, true).map_err(|error| FileError { action: "replace", ..error })
     }
 
     /// What stands there now.

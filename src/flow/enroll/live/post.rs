@@ -128,10 +128,12 @@ impl Live<'_> {
 
     /// A definite no: a key that we made for this enrollment is deleted, and that is said.
     pub(in crate::flow::enroll) fn clean_up(&mut self, stage: &Ready, why: &Refusal) -> Error {
+        let clean = |live: &mut Self, uri| {
+            live.discard(uri)?;
+            live.work.note_clean().map_err(|source| Error::Local { source, spent: Spent::No })
+        };
         if let Some(uri) = stage.keyed.made()
-            && let Err(error) = self
-                .discard(uri)
-                .and_then(|()| self.work.note_clean().map_err(|source| Error::Local { source, spent: Spent::No }))
+            && let Err(error) = clean(self, uri)
         {
             note(self.world, &format!("{uri} was made for this enrollment and stays: {}", sentence(&error)));
         }

@@ -128,14 +128,14 @@ faults! {
         Gone = "gone",
         /// Refuses every POST with 413 and no envelope, as its limit of the body does; the token is kept.
         EntityTooLarge = "entity-too-large",
-        /// Answers tokens of identity providers with 501 and a sentence, as 1.6 does, which knows the path and does not serve it.
-        NoIdpTokens = "no-idp-tokens",
         /// Answers every POST with 500 and no body, as a panic does; the token is kept.
         Panic = "panic",
         /// Spends the token, then answers 500 UNHANDLED.
         ConsumeThen500 = "consume-then-500",
         /// Spends the token, then answers 503 TIMEOUT.
         ConsumeThen503 = "consume-then-503",
+        /// Has no tokens of identity providers, as 1.6 answers: 501, and a string of its library.
+        NoProviders = "no-providers",
         /// The first POST is answered 503 CLUSTER_NO_LEADER; the token is kept.
         UnavailableOnce = "unavailable-once",
         /// The first POST is answered 429 with `Retry-After: 1`; the token is kept.

@@ -176,9 +176,8 @@ pub(crate) fn enroll(core: &Core, request: &Incoming) -> Answer {
     if core.options.like == Like::V1_4 {
         return Answer::error_because("NOT_FOUND", "path /enroll/token was not found");
     }
-    if core.faults.has(&Fault::NoIdpTokens) {
-        let sentence = "\"operation enroll.EnrollToken has not yet been implemented\"\n";
-        return Answer::new(501, "application/json", sentence);
+    if core.faults.has(&Fault::NoProviders) {
+        return Answer::new(501, "application/json", "\"operation enroll.EnrollToken has not yet been implemented\"\n");
     }
     if request.values("accept").collect::<Vec<_>>() != ["application/json"] {
         violation("Accept is not the single value application/json".into());

@@ -189,9 +189,10 @@ fn an_older_controller_answers_with_the_leaf_alone() {
 
 #[test]
 fn certificates_that_have_ended_log_in_unless_the_policy_forbids_it() {
-    let controller = Controller::start(Options { faults: vec![Fault::CertLifetime(1)], ..Options::default() });
+    let controller = Controller::start(Options { faults: vec![Fault::CertLifetime(3)], ..Options::default() });
     let (key, _, chain) = enrolled(&controller, "gate-7");
-    std::thread::sleep(std::time::Duration::from_millis(2100));
+    // Until it has ended.
+    std::thread::sleep(std::time::Duration::from_millis(4100));
     assert!(logs_in(&controller, &chain, &key));
     controller.set_faults([Fault::RefuseExpired]);
     assert!(!logs_in(&controller, &chain, &key));
