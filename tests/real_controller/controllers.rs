@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -17,6 +16,8 @@ pub struct Issued {
     pub identity_id: String,
     /// The claim `jti`.
     pub jti: String,
+    /// The claim `exp`, seconds since the Unix epoch; 0 for a token without an end.
+    pub ends_at: u64,
 }
 
 impl Issued {
@@ -27,7 +28,7 @@ impl Issued {
         let claims = URL_SAFE_NO_PAD.decode(claims).expect("base64url");
         let claims: Value = serde_json::from_slice(&claims).expect("claims are JSON");
         let text = |name: &str| claims[name].as_str().unwrap_or_default().to_owned();
-        Self { file, identity_id: text("sub"), jti: text("jti") }
+        Self { file, identity_id: text("sub"), jti: text("jti"), ends_at: claims["exp"].as_u64().unwrap_or_default() }
     }
 
     /// Where the identity appears.
@@ -46,8 +47,8 @@ pub trait AnyController {
     fn is_before(&self, major: u32, minor: u32) -> bool;
     /// A one-time token for a new identity.
     fn issue(&self, name: &str, folder: &Path) -> Issued;
-    /// One that is good for no longer than this.
-    fn issue_for(&self, name: &str, time: Duration, folder: &Path) -> Issued;
+    /// One that is good for some seconds.
+    fn issue_briefly(&self, name: &str, folder: &Path) -> Issued;
     /// In place of a one-time token, another one for the same identity, in the same file.
     fn refresh(&self, token: &Issued) -> Issued;
     /// The id of an identity that the controller has made.

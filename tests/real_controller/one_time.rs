@@ -1,7 +1,8 @@
 //! One-time tokens of method `ott`: used, used again, out of date, renewed, damaged, posted wrongly, and answers that are lost.
 
 use std::fs;
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, SystemTime};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -46,12 +47,14 @@ pub fn refuses_a_used_token<F: Fixture>(at: &dyn AnyController) {
     report(&verify(&machine, &token.out()));
 }
 
-/// A minute late the controller is asked, and what its refresh gives is taken.
+/// A moment late the controller is asked, and what its refresh gives is taken.
 pub fn refreshed_token_replaces_one_out_of_date<F: Fixture>(at: &dyn AnyController) {
     let machine = Machine::<F>::new();
-    let token = at.issue_for("late", Duration::from_secs(2), machine.folder());
-    // Time alone makes it so.
-    std::thread::sleep(Duration::from_secs(3));
+    let token = at.issue_briefly("late", machine.folder());
+    let now = || SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("a clock after 1970").as_secs();
+    while now() <= token.ends_at {
+        thread::sleep(Duration::from_millis(100));
+    }
     let late = enroll(&machine, &token.file, &[]).run();
     Failed::with(late, 31, "refused_enrollment_expired").says("ENROLLMENT_EXPIRED").spent("no");
     assert_eq!(machine.keys.private_keys(), 0);

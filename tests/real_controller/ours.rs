@@ -58,8 +58,8 @@ impl AnyController for OurController {
         self.write(self.controller.issue(name), folder.join(format!("{name}.jwt")))
     }
 
-    fn issue_for(&self, name: &str, time: Duration, folder: &Path) -> Issued {
-        self.write(self.controller.token(name).expires_in(time).issue(), folder.join(format!("{name}.jwt")))
+    fn issue_briefly(&self, name: &str, folder: &Path) -> Issued {
+        self.write(self.controller.token(name).expires_in(Duration::from_secs(1)).issue(), folder.join(format!("{name}.jwt")))
     }
 
     fn refresh(&self, token: &Issued) -> Issued {
