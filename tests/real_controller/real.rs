@@ -52,7 +52,7 @@ impl RealController {
         controller
     }
 
-    fn wait_until_it_answers(&self) {
+    fn wait_until_it_answers(&mut self) {
         let deadline = Instant::now() + PATIENCE;
         let address = format!("localhost:{}", self.port);
         loop {
@@ -60,7 +60,11 @@ impl RealController {
             if login.code == Some(0) {
                 return;
             }
-            assert!(Instant::now() < deadline, "no controller after {PATIENCE:?}: {login}");
+            if Instant::now() > deadline {
+                let running = self.running.take().expect("it was started");
+                running.terminate();
+                panic!("no controller after {PATIENCE:?}: {login}\nit said: {}", running.wait());
+            }
             thread::sleep(Duration::from_millis(200));
         }
     }
