@@ -229,7 +229,7 @@ fn answer_lost_hint(subject: Option<&str>, out: &Path) -> Hint {
     Hint::run(
         format!(
             "the administrator can give you the controller's copy of the certificate, or re-enroll the identity \
-             (`ziti edge update authenticator cert ID --re-enroll`; then enroll with the new token: the same key is found). \
+             (`ziti edge update authenticator cert --re-enroll -- ID`; then enroll with the new token: the same key is found). \
              The copy is `certPem` of GET /edge/management/v1/authenticators?filter={}",
             crate::text::percent_encode(query_of(subject).as_bytes())
         ),

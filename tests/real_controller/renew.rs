@@ -1,40 +1,58 @@
-//! Renewals at a real controller: what is asked for, moves of the key, and runs that are killed.
+//! Renewals: with the same key, with a new one, when an administrator asks, when a run is killed, when another program comes
+//! between, and moves of the key.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
+use serde_json::Value;
 use ziti_enroller_support::Program;
 
-use super::machine::{Failed, Fixture, IdentityFile, InFiles, InToken, Machine, ending, report, text};
-use super::{RealController, enroll, verify};
+use super::controllers::{AnyController, Issued};
+use super::machine::{Failed, Fixture, IdentityFile, InFiles, Machine, ending, report, text};
+use super::{enroll, verify};
 
-/// An identity whose key is in the file, at a machine that has a token too.
-struct Enrolled {
-    controller: RealController,
-    machine: Machine<InToken>,
+/// An identity, and what it was before.
+struct Enrolled<F> {
+    machine: Machine<F>,
+    token: Issued,
     out: PathBuf,
     left_behind: Vec<PathBuf>,
 }
 
-impl Enrolled {
-    fn new() -> Self {
-        let controller = RealController::start();
-        let machine = Machine::<InToken>::new();
-        let token = controller.issue("gate-7", machine.folder());
-        let out = token.with_extension("json");
-        report(&machine.program().args(["enroll", "--format", "json", "--jwt"]).arg(&token).run());
-        Self { controller, machine, out, left_behind: Vec::new() }
+impl<F: Fixture> Enrolled<F> {
+    /// Its key lives where the machine's keys live.
+    fn new(at: &dyn AnyController, name: &str) -> Self {
+        Self::by(at, name, |machine, token| enroll(machine, &token.file, &[]))
+    }
+
+    /// Its key is in its file, wherever the machine's keys live.
+    fn in_its_file(at: &dyn AnyController, name: &str) -> Self {
+        Self::by(at, name, |machine, token| machine.program().args(["enroll", "--format", "json", "--jwt"]).arg(&token.file))
+    }
+
+    fn by(at: &dyn AnyController, name: &str, enroll: impl FnOnce(&Machine<F>, &Issued) -> Program) -> Self {
+        let machine = Machine::<F>::new();
+        let token = at.issue(name, machine.folder());
+        report(&enroll(&machine, &token).run());
+        let out = token.out();
+        Self { machine, token, out, left_behind: Vec::new() }
     }
 
     fn renew(&self, options: &[&str]) -> Program {
         self.machine.program().args(["renew", "--format", "json"]).arg(&self.out).args(options).args(self.machine.keys.pin())
     }
 
+    /// `--rotate` to where the machine's keys live.
+    fn home(&self) -> Vec<String> {
+        let options = ["--rotate", "--force", "--provider", F::PROVIDER].map(str::to_owned);
+        options.into_iter().chain(self.machine.keys.place()).collect()
+    }
+
     /// Does it; the identity logs in afterwards, and none that it was before.
-    fn renewed(&mut self, options: &[&str]) -> serde_json::Value {
+    fn renewed<T: AsRef<str>>(&mut self, options: &[T]) -> Value {
         let before = self.machine.path(&format!("before-{}.json", self.left_behind.len()));
         fs::copy(&self.out, &before).expect("the machine's folder is writable");
-        let said = report(&self.renew(options).run());
+        let said = report(&self.renew(&options.iter().map(AsRef::as_ref).collect::<Vec<_>>()).run());
         assert_eq!(said["renewed"], true, "{said}");
         self.left_behind.push(before);
         self.only_the_last_one_logs_in();
@@ -49,77 +67,72 @@ impl Enrolled {
         }
     }
 
-    /// The administrator's `ziti edge update authenticator cert`.
-    fn ask(&self, what: &str) {
-        let seen = report(&verify(&self.machine, &self.out));
-        let authenticator = seen["renewal"]["authenticator"].as_str().expect("an id").to_owned();
-        self.controller.ziti(&["edge", "update", "authenticator", "cert", &authenticator, what]).run().success();
+    fn key(&self) -> Vec<u8> {
+        let identity = IdentityFile::read(&self.out);
+        assert_eq!(self.machine.keys.public_key_of(identity.key()), identity.public_key());
+        identity.public_key()
     }
 }
 
-#[test]
-#[ignore = "needs ZITI_BIN"]
-fn identity_is_renewed_and_moves_through_every_place() {
-    let mut identity = Enrolled::new();
+/// Nothing when nothing is due; when told to, with the key that it has, and one login.
+pub fn renewal_keeps_the_key<F: Fixture>(at: &dyn AnyController) {
+    let mut identity = Enrolled::<F>::new(at, "renew");
+    let (key, keys) = (identity.key(), identity.machine.keys.private_keys());
     assert_eq!(report(&identity.renew(&[]).run())["renewed"], false);
-    let first = IdentityFile::read(&identity.out);
     identity.renewed(&["--force"]);
-    let second = IdentityFile::read(&identity.out);
-    assert_eq!((first.public_key(), first.key()), (second.public_key(), second.key()));
-    assert!(second.chain().len() > 1, "the chain is not whole");
-
-    let place = identity.machine.keys.place();
-    let place: Vec<&str> = ["--rotate", "--provider", "pkcs11"].into_iter().chain(place.iter().map(String::as_str)).collect();
-    let said = identity.renewed(&place);
-    assert_eq!((&said["key"]["provider"], &said["key"]["created"]), (&"pkcs11".into(), &true.into()));
-    let said = identity.renewed(&["--rotate", "--force"]);
-    assert_eq!((&said["key"]["provider"], identity.machine.keys.private_keys()), (&"pkcs11".into(), 2));
-    println!("renewed, and moved into a token, at port {}", identity.controller.port);
-    through_a_tpm(&mut identity, &place);
+    assert_eq!((identity.key(), identity.machine.keys.private_keys()), (key, keys));
+    assert!(IdentityFile::read(&identity.out).chain().len() > 1, "the chain is not whole");
+    assert!(identity.machine.keys.most_logins() < 2);
 }
 
-#[cfg(feature = "tpm")]
-fn through_a_tpm(identity: &mut Enrolled, back: &[&str]) {
-    let tpm = ziti_enroller_support::Swtpm::new();
-    let handle = format!("tpm2:handle=auto;auth=none?tcti={}", tpm.tcti());
-    // The old keys stay, so that the controller alone can refuse the old certificates.
-    let said = identity.renewed(&["--rotate", "--key", &handle]);
-    assert_eq!((&said["key"]["provider"], &said["old_key"]["deleted"]), (&"tpm".into(), &false.into()));
-    let said = identity.renewed(back);
-    assert_eq!((&said["key"]["provider"], identity.machine.keys.private_keys()), (&"pkcs11".into(), 3));
-    let said = report(&identity.renew(&["--rotate", "--force", "--delete-old-key"]).run());
+/// To a new key in the same place; the old one stays unless it is to go.
+pub fn rotation_makes_a_new_key<F: Fixture>(at: &dyn AnyController) {
+    let mut identity = Enrolled::<F>::new(at, "rotate");
+    let (key, keys) = (identity.key(), identity.machine.keys.private_keys());
+    let home = identity.home();
+    let said = identity.renewed(&home);
+    assert_eq!((&said["key"]["provider"], &said["key"]["created"]), (&F::PROVIDER.into(), &true.into()));
+    assert_ne!(identity.key(), key);
+    assert_eq!(identity.machine.keys.private_keys(), 2 * keys);
+}
+
+/// From the identity's file to where the machine's keys live, and to a third key, the second deleted.
+pub fn key_moves_into_hardware<F: Fixture>(at: &dyn AnyController) {
+    let mut identity = Enrolled::<F>::in_its_file(at, "move");
+    assert_eq!(identity.machine.keys.private_keys(), 0);
+    let home = identity.home();
+    let said = identity.renewed(&home);
+    assert_eq!((&said["key"]["provider"], identity.machine.keys.private_keys()), (&F::PROVIDER.into(), 1));
+    let key = identity.key();
+    let home: Vec<String> = home.into_iter().chain(["--delete-old-key".into()]).collect();
+    // Without its key, what it was before cannot ask to be let in.
+    let said = report(&identity.renew(&home.iter().map(String::as_str).collect::<Vec<_>>()).run());
+    assert_eq!((&said["old_key"]["deleted"], identity.machine.keys.private_keys()), (&true.into(), 1));
     identity.only_the_last_one_logs_in();
-    assert_eq!((&said["old_key"]["deleted"], identity.machine.keys.private_keys()), (&true.into(), 3));
-    println!("moved through a TPM, at port {}", identity.controller.port);
+    assert_ne!(identity.key(), key);
 }
 
-#[cfg(not(feature = "tpm"))]
-fn through_a_tpm(_: &mut Enrolled, _: &[&str]) {}
-
-#[test]
-#[ignore = "needs ZITI_BIN"]
-fn administrator_asks_for_a_renewal_and_for_a_new_key() {
-    let mut identity = Enrolled::new();
-    let key = IdentityFile::read(&identity.out).public_key();
-    identity.ask("--request-extend");
+/// From 1.6 on an administrator can ask.
+pub fn administrator_asks_for_a_renewal_and_for_a_new_key<F: Fixture>(at: &dyn AnyController) {
+    let mut identity = Enrolled::<F>::new(at, "asked");
+    let key = identity.key();
+    at.ask(&identity.token.identity_id, false);
     let seen = report(&verify(&identity.machine, &identity.out));
     assert_eq!((&seen["renewal"]["requested"], &seen["renewal"]["new_key_requested"]), (&true.into(), &false.into()));
-    identity.renewed(&[]);
-    assert_eq!(IdentityFile::read(&identity.out).public_key(), key);
+    identity.renewed::<&str>(&[]);
+    assert_eq!(identity.key(), key);
     assert_eq!(report(&identity.renew(&[]).run())["renewed"], false, "what was asked for is done");
 
-    identity.ask("--request-key-roll");
+    at.ask(&identity.token.identity_id, true);
     assert_eq!(report(&verify(&identity.machine, &identity.out))["renewal"]["new_key_requested"], true);
-    let said = identity.renewed(&[]);
+    let said = identity.renewed::<&str>(&[]);
     assert_eq!(said["key"]["created"], true);
-    assert_ne!(IdentityFile::read(&identity.out).public_key(), key);
+    assert_ne!(identity.key(), key);
     assert_eq!(report(&identity.renew(&[]).run())["renewed"], false, "what was asked for is done");
 }
 
-#[test]
-#[ignore = "needs ZITI_BIN"]
-fn killed_renewal_is_finished_by_the_same_command() {
-    let mut identity = Enrolled::new();
+pub fn killed_renewal_is_finished_by_the_same_command(at: &dyn AnyController) {
+    let mut identity = Enrolled::<InFiles>::new(at, "killed");
     for event in ["after_extend", "next_written", "before_verify", "after_verify", "recorded-confirming", "identity_replaced"] {
         let before = identity.machine.path(&format!("before-{event}.json"));
         fs::copy(&identity.out, &before).expect("the machine's folder is writable");
@@ -128,18 +141,14 @@ fn killed_renewal_is_finished_by_the_same_command() {
         report(&identity.renew(&["--force"]).run());
         identity.left_behind.push(before);
         identity.only_the_last_one_logs_in();
-        assert!(!work(&identity.out).exists(), "{event}: the work folder is left");
+        let name = identity.out.file_name().map(PathBuf::from).expect("a name");
+        let work = identity.machine.path(&format!(".{}.renew", text(&name)));
+        assert!(!work.exists(), "{event}: the work folder is left");
     }
 }
 
-fn work(out: &Path) -> PathBuf {
-    out.with_file_name(format!(".{}.renew", text(Path::new(out.file_name().expect("a name")))))
-}
-
-#[test]
-#[ignore = "needs ZITI_BIN"]
-fn renewal_that_another_program_has_overwritten_is_asked_for_again() {
-    let identity = Enrolled::new();
+pub fn renewal_that_another_program_has_overwritten_is_asked_for_again(at: &dyn AnyController) {
+    let identity = Enrolled::<InFiles>::new(at, "overwritten");
     let killed = ending(identity.renew(&["--force"]), "entering-confirming", "kill").run();
     assert_eq!(killed.signal, Some(9), "{killed}");
     // Another copy of the same identity is renewed meanwhile, as the C SDK would do it, and stops half-way.
@@ -150,24 +159,4 @@ fn renewal_that_another_program_has_overwritten_is_asked_for_again() {
     report(&identity.renew(&[]).run());
     report(&verify(&identity.machine, &identity.out));
     Failed::with(verify(&identity.machine, &copy), 60, "login_refused");
-}
-
-#[test]
-#[ignore = "needs ZITI_BIN"]
-fn token_identity_is_renewed_with_the_key_that_it_has() {
-    let controller = RealController::start();
-    for algorithm in ["p256", "rsa2048"] {
-        let machine = Machine::<InToken>::new();
-        let token = controller.issue(algorithm, machine.folder());
-        report(&enroll(&machine, &token, &["--key-alg", algorithm]).run());
-        let out = token.with_extension("json");
-        let renew = machine.program().args(["renew", "--force", "--format", "json"]).arg(&out).args(machine.keys.pin());
-        report(&renew.run());
-        report(&verify(&machine, &out));
-        assert_eq!((machine.keys.private_keys(), machine.keys.most_logins()), (1, 1), "{algorithm}");
-    }
-    let machine = Machine::<InFiles>::new();
-    let token = controller.issue("p384", machine.folder());
-    report(&enroll(&machine, &token, &["--key-alg", "p384"]).run());
-    report(&machine.program().args(["renew", "--force", "--format", "json"]).arg(token.with_extension("json")).run());
 }

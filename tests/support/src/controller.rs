@@ -209,6 +209,13 @@ impl Controller {
         token.claim("aud", json!(["openziti-enroller"])).claim("ctrls", Value::Null).without_claim("exp").unregistered()
     }
 
+    /// What an administrator's refresh of an enrollment does: the old token is not known any more, a new one is out, good for
+    /// three hours.
+    pub fn refresh(&self, token: &Token) -> Token {
+        self.core.store.withdraw(token.jti()).expect("a token that is out");
+        self.token(token.name()).id(token.sub()).issue()
+    }
+
     /// What an administrator's re-enrollment does: the identity's authenticator is gone, a new token for it is out. It is of
     /// method `ott` even where the certificate was a third party's: `ottca` comes out for one that is for servers too and
     /// directly below its CA, and so for hardly any (run against 1.6.20 and 2.0.3).

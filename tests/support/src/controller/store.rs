@@ -130,6 +130,11 @@ impl Store {
         self.lock().enrollments.insert(jti.into(), enrollment);
     }
 
+    /// The token buys nothing any more, as if it had never been out.
+    pub(crate) fn withdraw(&self, jti: &str) -> Option<Enrollment> {
+        self.lock().enrollments.remove(jti)
+    }
+
     pub(crate) fn usable(&self, jti: &str) -> Result<Enrollment, Unusable> {
         let books = self.lock();
         let enrollment = books.enrollments.get(jti).filter(|enrollment| !enrollment.spent).ok_or(Unusable::Invalid)?;
