@@ -10,7 +10,7 @@ use super::compare;
 use crate::machine::{Fixture, InToken, Machine, PROGRAM, text};
 
 /// Each command with its help; the first is the program's own.
-const HELP: [(&str, &str); 14] = [
+const HELP: [(&str, &str); 15] = [
     ("help", ""),
     ("help_enroll", "enroll"),
     ("help_resume", "resume"),
