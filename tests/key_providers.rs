@@ -512,7 +512,7 @@ mod key_in_a_token {
         let key = format!("{}&pin-value=471108", machine.keys.reference("mine"));
         let outcome = machine.enroll_with(&controller.issue("gate-7")).args(["--key", &key]).run();
         assert!(!format!("{}{}", outcome.stdout, outcome.stderr).contains("471108"), "{outcome}");
-        Failed::with(outcome, 2, "usage").says("pin-value").spent("no");
+        Failed::with(outcome, 2, "usage").says("a PIN is not taken in a key reference").spent("no");
     }
 }
 

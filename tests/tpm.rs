@@ -352,7 +352,10 @@ fn says_what_is_wrong_with_a_key() {
     let provider = TpmProvider::default();
     let (pins, within) = (Pins::default(), at(&tpm, ""));
     let access = Access::new(&pins);
-    assert_eq!(code(provider.plan(&desk.wish(&within, KeyAlgorithm::P256, false), &access)), "key_exists");
+    let named = KeyUri::new("tpm2").with("file", file.as_os_str().as_encoded_bytes()).with("tcti", tpm.tcti().as_bytes());
+    assert_eq!(code(provider.plan(&desk.wish(&named, KeyAlgorithm::P256, false), &access)), "key_exists");
+    let next = provider.plan(&desk.wish(&within, KeyAlgorithm::P256, false), &access).unwrap();
+    assert!(!next.there_already && next.uri.to_string().contains("gate.1.tss2.pem"), "{}", next.uri);
     assert_eq!(code(provider.plan(&desk.wish(&within, KeyAlgorithm::P384, true), &access)), "key_type_differs");
     assert!(provider.plan(&desk.wish(&within, KeyAlgorithm::P256, true), &access).unwrap().there_already);
     assert_eq!(code(provider.open(&at(&tpm, "handle=0x81020000;auth=none"), &access)), "key_not_found");

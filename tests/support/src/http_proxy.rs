@@ -146,12 +146,13 @@ impl Shared {
         client.set_nodelay(true).ok();
         let Some(head) = self.head(&mut client) else { return };
         let (target, credentials) = self.read(&head);
-        let wanted = self.allowed.as_ref().is_some_and(|allowed| credentials.as_ref() != Some(allowed));
+        let refused = self.allowed.as_ref().is_some_and(|allowed| credentials.as_ref() != Some(allowed));
         let server = match self.leading_to {
+            _ if refused => Err(std::io::ErrorKind::PermissionDenied.into()),
             Some(address) => TcpStream::connect(address),
             None => TcpStream::connect(&*target),
         };
-        let status = match (self.fault, wanted, &server) {
+        let status = match (self.fault, refused, &server) {
             (Some(ProxyFault::Status(status)), ..) => Some(status),
             (Some(ProxyFault::Hangs | ProxyFault::Closes | ProxyFault::Garbage | ProxyFault::Endless), ..) => None,
             (_, true, _) => Some(407),
@@ -316,10 +317,10 @@ mod tests {
         for (request, violation) in [
             ("GET http://a/ HTTP/1.1\r\nHost: a\r\n\r\n", "not CONNECT"),
             ("CONNECT ::1:1 HTTP/1.1\r\nHost: ::1:1\r\n\r\n", "not CONNECT"),
-            ("CONNECT a:1 HTTP/1.1\r\nHost: b\r\n\r\n", "Host is not the target"),
-            ("CONNECT a:1 HTTP/1.1\r\nHost: a:1\r\nCookie: x\r\n\r\n", "none of a proxy's business: cookie"),
-            ("CONNECT a:1 HTTP/1.1\r\nHost: a:1\r\nProxy-Authorization: Bearer x\r\n\r\n", "not Basic"),
-            ("CONNECT a:1 HTTP/1.1\r\nHost: a:1\r\n\r\n\x16\x03", "something behind the request"),
+            ("CONNECT 127.0.0.1:1 HTTP/1.1\r\nHost: b\r\n\r\n", "Host is not the target"),
+            ("CONNECT 127.0.0.1:1 HTTP/1.1\r\nHost: 127.0.0.1:1\r\nCookie: x\r\n\r\n", "none of a proxy's business: cookie"),
+            ("CONNECT 127.0.0.1:1 HTTP/1.1\r\nHost: 127.0.0.1:1\r\nProxy-Authorization: Bearer x\r\n\r\n", "not Basic"),
+            ("CONNECT 127.0.0.1:1 HTTP/1.1\r\nHost: 127.0.0.1:1\r\n\r\n\x16\x03", "something behind the request"),
             ("CONNECT a:1 HTTP/1.1\r\n", "a request without an end"),
         ] {
             let before = proxy.violations().len();
