@@ -5,6 +5,7 @@ use std::fs;
 use std::net::TcpListener;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -33,8 +34,7 @@ impl RealController {
         let home = tempfile::tempdir().expect("a temporary folder can be made");
         fs::create_dir(home.path().join("bin")).expect("the temporary folder is writable");
         symlink(ziti, home.path().join("bin/ziti")).expect("the temporary folder is writable");
-        let free = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
-        let port = free.expect("a free port").port();
+        let port = free_port();
         let mut controller = Self { home, port, version: String::new(), running: None };
 
         let mut quickstart = vec!["edge".to_owned(), "quickstart".into(), "--no-router".into()];
@@ -277,6 +277,19 @@ impl AnyController for RealController {
         fs::write(&file, self.managed(&format!("cas/{ca_id}/jwt"), &[])).expect("a writable folder");
         file
     }
+}
+
+/// Below the ports that a system gives to whoever asks for any: a controller takes seconds to listen, and meanwhile one of those
+/// may be a connection's.
+fn free_port() -> u16 {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let first = std::process::id().wrapping_mul(97);
+    let mut ports = (0..12_000).map(|_| 20_000 + first.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) % 12_000);
+    let free = ports.find_map(|port| {
+        let port = u16::try_from(port).ok()?;
+        TcpListener::bind(("127.0.0.1", port)).ok().map(|_| port)
+    });
+    free.expect("a free port")
 }
 
 /// What a program prints as JSON.
