@@ -144,7 +144,11 @@ impl Drop for HttpProxy {
 impl Shared {
     fn serve(&self, mut client: TcpStream) {
         client.set_nodelay(true).ok();
-        let Some(head) = self.head(&mut client) else { return };
+        let Some(head) = self.head(&mut client) else {
+            // Its copy in the list would keep it open.
+            client.shutdown(Shutdown::Both).ok();
+            return;
+        };
         let (target, credentials) = self.read(&head);
         let refused = self.allowed.as_ref().is_some_and(|allowed| credentials.as_ref() != Some(allowed));
         let server = match self.leading_to {
@@ -163,7 +167,7 @@ impl Shared {
         let said = self.answer(&mut client, status);
         match (said, status, server) {
             (true, Some(200), Ok(server)) => self.join_up(client, server),
-            // Its copy in the list would keep it open.
+            // As above.
             _ => drop(client.shutdown(Shutdown::Both)),
         }
     }
