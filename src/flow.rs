@@ -94,6 +94,16 @@ impl World<'_> {
         UnixTime::now()
     }
 
+    /// Tells what a person should know, and that is no error.
+    pub fn note(&self, text: &str) {
+        self.watch.note(text);
+    }
+
+    /// Tells of a moment within a stage.
+    fn within(&self, moment: &'static str, spent: Spent) -> Result<(), Error> {
+        self.watch.event(&Event::Within(moment)).map_err(|source| Error::Interrupted { source, spent })
+    }
+
     /// Whether the clock is earlier than this program: then it is wrong, and the controller's counts.
     pub fn clock_is_wrong(&self) -> bool {
         env!("ZITI_ENROLLER_BUILT").parse().is_ok_and(|built: u64| self.now().as_secs() < built)
@@ -175,6 +185,11 @@ pub trait Watch: Send + Sync {
     /// # Errors
     /// To end the run.
     fn event(&self, event: &Event<'_>) -> Result<(), Interrupted>;
+
+    /// Tells what a person should know, and that is no error. A watcher that wants to end the run does so at the next stage.
+    fn note(&self, text: &str) {
+        drop(self.event(&Event::Note(text)));
+    }
 }
 
 /// Nobody is told.

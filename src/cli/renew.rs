@@ -7,9 +7,9 @@ use std::process::{Command, ExitStatus};
 use serde::Serialize;
 use ziti_enroller::error::Error;
 use ziti_enroller::files::{self, FileError, FileErrorKind};
+use ziti_enroller::flow::World;
 use ziti_enroller::flow::renew::{self, Outcome, Renewed, Request};
 use ziti_enroller::flow::verify::read_identity;
-use ziti_enroller::flow::{Event, World};
 use ziti_enroller::identity::IdentityError;
 use ziti_enroller::text::shell_word;
 
@@ -101,7 +101,7 @@ pub fn all(folder: &Path, request: &Request, hook: Option<&str>, world: &World<'
     let mut identities = Vec::new();
     for file in files_of(folder)? {
         if is_something_else(&file) {
-            note(world, &format!("{} is no identity: left alone", file.display()));
+            world.note(&format!("{} is no identity: left alone", file.display()));
             continue;
         }
         let request = Request { identity: file.clone(), ..request.clone() };
@@ -118,7 +118,7 @@ pub fn all(folder: &Path, request: &Request, hook: Option<&str>, world: &World<'
 pub fn mention(identity: &Path, world: &World<'_>) {
     if let Ok(Some(stage)) = renew::standing(identity) {
         let name = shell_word(&identity.to_string_lossy());
-        note(world, &format!("a renewal of {name} stopped at stage `{stage}`: `ziti-enroller renew {name}` goes on with it"));
+        world.note(&format!("a renewal of {name} stopped at stage `{stage}`: `ziti-enroller renew {name}` goes on with it"));
     }
 }
 
@@ -154,12 +154,7 @@ fn run(command: &str, renewed: &Renewed, world: &World<'_>) -> Hook {
     let exit = ran.as_ref().ok().and_then(ExitStatus::code);
     if exit != Some(0) {
         let why = ran.map_or_else(|error| error.to_string(), |status| status.to_string());
-        note(world, &format!("the identity is renewed, and the hook has failed: {why}"));
+        world.note(&format!("the identity is renewed, and the hook has failed: {why}"));
     }
     Hook { exit }
-}
-
-fn note(world: &World<'_>, text: &str) {
-    // A watcher that wants to end the run does so at the next stage.
-    drop(world.watch.event(&Event::Note(text)));
 }

@@ -19,7 +19,7 @@ use serde::Serialize;
 use self::live::Live;
 use self::stage::{CertificateWish, Intent, KeyWish, Record, Stage};
 use self::work::WorkFolder;
-use super::{CertificateSummary, Event, IdentitySummary, Next, Pauses, Stages, World, pause, walk};
+use super::{CertificateSummary, IdentitySummary, Next, Pauses, Stages, World, pause, walk};
 use crate::certificate::Anchors;
 use crate::error::{Error, Spent};
 use crate::files::{self, FileError, FileErrorKind, Folder};
@@ -171,7 +171,7 @@ pub fn enroll(request: Request, world: &World<'_>) -> Result<Enrolled, Error> {
         let message = "no request was sent yet, so no certificate can have been issued for it".to_owned();
         return Err(Error::Usage { message, hint: Some(Hint::say("leave out --certificate to go on with the enrollment")) });
     }
-    within(world, "output_reserved", spent(&stage))?;
+    world.within("output_reserved", spent(&stage))?;
     let mut pauses = Pauses::of(&world.patience);
     let ended = loop {
         match go_on(stage, &request, world, &mut work) {
@@ -222,7 +222,7 @@ fn remove_token(request: &Request, world: &World<'_>) {
     if let Some(file) = request.token_file.as_deref().filter(|_| request.remove_token)
         && let Err(error) = files::remove_file(file)
     {
-        note(world, &format!("the identity is in place, and its token stays: {error}"));
+        world.note(&format!("the identity is in place, and its token stays: {error}"));
     }
 }
 
@@ -283,7 +283,7 @@ fn claim(
                 return Err(Error::OtherToken { folder: place.work_path() });
             }
             let aside = work.set_aside().map_err(local)?;
-            note(world, &format!("the unfinished enrollment is kept in {}", aside.display()));
+            world.note(&format!("the unfinished enrollment is kept in {}", aside.display()));
             let (fresh, stage) = WorkFolder::open(place.clone())?;
             *work = fresh;
             stage
@@ -299,7 +299,7 @@ fn claim(
         }
     } else {
         if !matches!(stage, Stage::Fresh) {
-            note(world, &format!("going on with the enrollment that stopped at stage `{}`", stage.name()));
+            world.note(&format!("going on with the enrollment that stopped at stage `{}`", stage.name()));
         }
         stage
     };
@@ -359,8 +359,7 @@ pub(super) fn check_expiry(token: &UnverifiedToken, world: &World<'_>) -> Result
     match token.check_expiry(world.now()) {
         Ok(()) => Ok(()),
         Err(TokenError::Expired(_) | TokenError::IdpExpired(_)) if world.clock_is_wrong() => {
-            note(
-                world,
+            world.note(
                 "the clock of this machine is earlier than this program: whether the token has expired is left to the controller",
             );
             Ok(())
@@ -383,15 +382,6 @@ fn spent(stage: &Stage) -> Spent {
         Stage::Refused(..) => Spent::No,
         Stage::Answered(_) | Stage::Lost(_) | Stage::Done(_) => Spent::Yes,
     }
-}
-
-fn within(world: &World<'_>, moment: &'static str, spent: Spent) -> Result<(), Error> {
-    world.watch.event(&Event::Within(moment)).map_err(|source| Error::Interrupted { source, spent })
-}
-
-fn note(world: &World<'_>, text: &str) {
-    // A watcher that wants to end the run does so at the next stage.
-    drop(world.watch.event(&Event::Note(text)));
 }
 
 /// An error and its causes, in one line.

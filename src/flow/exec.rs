@@ -24,8 +24,8 @@ use zeroize::Zeroizing;
 
 use self::folder::Copy;
 use self::taken::{Left, Place, taken};
+use super::World;
 use super::login::{opened, parse};
-use super::{Event, World};
 use crate::certificate::rfc3339;
 use crate::error::Error;
 use crate::files::{FileError, FileErrorKind, Folder, Look};
@@ -145,7 +145,7 @@ impl Held {
                 let before = self.trouble.take().filter(|(known, _)| *known == words);
                 let said = before.as_ref().is_some_and(|(_, said)| *said);
                 if before.is_some() && !said {
-                    note(world, &words);
+                    world.note(&words);
                 }
                 self.trouble = Some((words, said || before.is_some()));
             }
@@ -159,7 +159,7 @@ impl Held {
             self.base = agreed;
             let summary = self.base.chain.summary().map(|s| rfc3339(s.not_after)).unwrap_or_default();
             let file = self.place.path();
-            note(world, &format!("{} has what the program has written: certificate until {summary}", file.display()));
+            world.note(&format!("{} has what the program has written: certificate until {summary}", file.display()));
         }
         Ok(())
     }
@@ -169,14 +169,14 @@ impl Held {
         match self.take(world) {
             Err(left @ Left::Unkept(_)) => {
                 let again = format!("{} keeps it until the next `ziti-enroller exec`", self.path().display());
-                note(world, &format!("{left}; {again}"));
+                world.note(&format!("{left}; {again}"));
                 return;
             }
-            Err(left @ Left::Unusable(_)) => note(world, &left.to_string()),
+            Err(left @ Left::Unusable(_)) => world.note(&left.to_string()),
             Ok(()) => {}
         }
         if let Err(error) = self.copy.remove(&self.memory) {
-            note(world, &format!("the copy of the identity stays in memory: {error}"));
+            world.note(&format!("the copy of the identity stays in memory: {error}"));
         }
     }
 }
@@ -204,9 +204,4 @@ fn must_be_known_to_sdks(identity: &Identity, world: &World<'_>) -> Result<(), E
             )),
         }),
     }
-}
-
-fn note(world: &World<'_>, text: &str) {
-    // A watcher that wants to end the run does so at the next stage.
-    drop(world.watch.event(&Event::Note(text)));
 }

@@ -22,7 +22,7 @@ use self::work::{Held, Place};
 use super::enroll::EnrolledKey;
 use super::enroll::stage::KeyWish;
 use super::login;
-use super::{CertificateSummary, Event, IdentitySummary, Next, Pauses, World, pause, walk};
+use super::{CertificateSummary, IdentitySummary, Next, Pauses, World, pause, walk};
 use crate::error::{Error, Spent};
 use crate::files::FileError;
 use crate::key::{KeyAlgorithm, KeyError, Readers};
@@ -149,7 +149,7 @@ pub fn renew(request: &Request, world: &World<'_>, after: After<'_>) -> Result<O
     match ended {
         Ok(Outcome::Renewed(renewed)) => {
             after(&renewed);
-            within(world, "after_is_done", Spent::Yes)?;
+            world.within("after_is_done", Spent::Yes)?;
             held.remove(world.watch);
             Ok(Outcome::Renewed(renewed))
         }
@@ -161,7 +161,7 @@ pub fn renew(request: &Request, world: &World<'_>, after: After<'_>) -> Result<O
         Err(error @ (Error::RenewalRefused(_) | Error::RenewalUnusable(_) | Error::NotRenewable { .. })) => {
             let reached = held.stage();
             if let Err(left) = give_up(held, reached.as_ref(), world) {
-                note(world, &super::enroll::sentence(&left));
+                world.note(&super::enroll::sentence(&left));
             }
             Err(error)
         }
@@ -190,9 +190,9 @@ fn begin(place: &Place, request: &Request, world: &World<'_>) -> Result<(Held, S
         return place.hold();
     }
     use super::Stages;
-    note(world, &format!("going on with the renewal that stopped at stage `{}`", stage.name()));
+    world.note(&format!("going on with the renewal that stopped at stage `{}`", stage.name()));
     if !fits {
-        note(world, "it is finished as it was begun; what is asked for now is left to another run");
+        world.note("it is finished as it was begun; what is asked for now is left to another run");
     }
     Ok((held, stage))
 }
@@ -226,11 +226,11 @@ fn go_on(stage: Stage, request: &Request, world: &World<'_>, held: &mut Held) ->
 fn give_up(held: Held, stage: Option<&Stage>, world: &World<'_>) -> Result<(), Error> {
     if let Some(uri) = stage.and_then(Stage::own_key) {
         held.abandon().map_err(local)?;
-        within(world, "giving_up", Spent::No)?;
+        world.within("giving_up", Spent::No)?;
         let failed = |source| Error::Key { uri: Box::new(uri.clone()), source, spent: Spent::No };
         let provider = world.providers.of(uri).map_err(failed)?;
         match provider.abandon(uri, held.work.folder(), &world.access) {
-            Ok(()) => note(world, &format!("{uri} was made for a renewal that did not happen: deleted")),
+            Ok(()) => world.note(&format!("{uri} was made for a renewal that did not happen: deleted")),
             // A plan that was never carried out, or a run that was killed right here.
             Err(KeyError::Selection(fault)) if fault.code == "key_not_found" => {}
             Err(error) => return Err(failed(error)),
@@ -254,15 +254,6 @@ fn place_of(identity: &Path) -> Result<Place, Error> {
 
 fn local(source: FileError) -> Error {
     Error::Local { source, spent: Spent::No }
-}
-
-fn within(world: &World<'_>, moment: &'static str, spent: Spent) -> Result<(), Error> {
-    world.watch.event(&Event::Within(moment)).map_err(|source| Error::Interrupted { source, spent })
-}
-
-fn note(world: &World<'_>, text: &str) {
-    // A watcher that wants to end the run does so at the next stage.
-    drop(world.watch.event(&Event::Note(text)));
 }
 
 /// What the controller calls the identity, for reports.

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::login::Entrance;
 pub use super::login::read_identity;
-use super::{CertificateSummary, Event, IdentitySummary, World, days_left};
+use super::{CertificateSummary, IdentitySummary, World, days_left};
 use crate::controller::ControllerError;
 use crate::error::Error;
 use crate::files;
@@ -91,7 +91,7 @@ pub fn verify(path: &Path, world: &World<'_>) -> Result<Verified, Error> {
         chain_incomplete: session.chain_incomplete,
     };
     for note in renewal.notes() {
-        drop(world.watch.event(&Event::Note(note)));
+        world.note(note);
     }
     Ok(Verified {
         identity: IdentitySummary {

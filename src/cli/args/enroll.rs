@@ -11,9 +11,9 @@ use secrecy::SecretString;
 use ziti_enroller::certificate::Anchors;
 use ziti_enroller::error::Error;
 use ziti_enroller::files::{self, FileErrorKind};
+use ziti_enroller::flow::Watch;
 use ziti_enroller::flow::enroll::Request;
 use ziti_enroller::flow::enroll::stage::{CertificateWish, KeyWish};
-use ziti_enroller::flow::{Event, Watch};
 use ziti_enroller::identity::{self, IdentityError};
 use ziti_enroller::jwt::{self, Brings, Method, TokenError, UnverifiedToken};
 use ziti_enroller::key::uri::{UriError, holds_a_pin};
@@ -238,7 +238,7 @@ impl Enroll {
                 folder_of_the_tunneler().display()
             );
             // A watcher that wants to end the run does so at the next stage.
-            drop(watch.event(&Event::Note(&text)));
+            watch.note(&text);
         }
         Ok(())
     }
@@ -263,7 +263,7 @@ impl Enroll {
             if self.typed.cert.is_some() {
                 // As the tools before this one did.
                 let text = format!("--cert is for tokens of methods ottca and ca, and this one is of method {method}: not used");
-                drop(watch.event(&Event::Note(&text)));
+                watch.note(&text);
             }
             return Ok(());
         }
@@ -425,7 +425,7 @@ pub fn read_token(jwt: &OsStr, watch: &dyn Watch) -> Result<(SecretString, Optio
     let path = PathBuf::from(jwt);
     if let Some(token) = jwt.to_str().filter(|t| t.starts_with("ey") && t.split('.').count() == 3 && !path.exists()) {
         // A watcher that wants to end the run does so at the next stage.
-        drop(watch.event(&Event::Note("a token on the command line is seen by everyone who lists processes: use a file or `-`")));
+        watch.note("a token on the command line is seen by everyone who lists processes: use a file or `-`");
         return Ok((SecretString::from(token), None));
     }
     let token = files::read_file(&path, jwt::LARGEST as u64).map_err(token_file_error)?;

@@ -6,7 +6,7 @@ use clap::ArgMatches;
 use clap::parser::ValueSource;
 use secrecy::{ExposeSecret, SecretString};
 use ziti_enroller::error::Error;
-use ziti_enroller::flow::{Event, Watch};
+use ziti_enroller::flow::Watch;
 use ziti_enroller::http::{NoProxy, Proxy, Reach};
 use ziti_enroller::text::Hint;
 
@@ -44,7 +44,7 @@ impl ProxyArgs {
         if typed && proxy.as_ref().is_some_and(Proxy::has_credentials) {
             let text = "a password on the command line is seen by everyone who lists processes: put the proxy into HTTPS_PROXY";
             // A watcher that wants to end the run does so at the next stage.
-            drop(watch.event(&Event::Note(text)));
+            watch.note(text);
         }
         let list = self.no_proxy.clone().or_else(|| first_of(&NO_PROXY).map(|(_, list)| list)).unwrap_or_default();
         Ok(Reach { proxy, no_proxy: NoProxy::parse(&list), ..usual })

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
+use super::sentence;
 use super::stage::CertificateWish;
-use super::{note, sentence};
 use crate::certificate::{Anchors, CertificateError, Chain};
 use crate::error::{Error, Spent};
 use crate::files;
@@ -45,7 +45,7 @@ pub(in crate::flow) fn certificate(wish: &CertificateWish, key: &Arc<dyn Key>, w
     })?;
     match chain.check_shown(world.now()) {
         // The controller has a clock that counts.
-        Err(error @ CertificateError::Expired(_)) if world.clock_is_wrong() => note(world, &error.to_string()),
+        Err(error @ CertificateError::Expired(_)) if world.clock_is_wrong() => world.note(&error.to_string()),
         checked => checked.map_err(unusable)?,
     }
     Ok(chain)
@@ -74,13 +74,10 @@ pub(in crate::flow) fn meet(
     })?;
     if let Some(doubt) = &trust.doubt {
         let issuer = token.issuer();
-        note(
-            world,
-            &format!(
-                "{issuer} is trusted by the CA certificates that were given; the token alone would not do: {}",
-                sentence(doubt)
-            ),
-        );
+        world.note(&format!(
+            "{issuer} is trusted by the CA certificates that were given; the token alone would not do: {}",
+            sentence(doubt)
+        ));
     }
     Ok(trust)
 }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use super::stage::{CertificateWish, Intent, KeyFact, KeyWish, Keyed, Ready, Record, Stage, Trusted};
 use super::work::Work;
-use super::{Enrolled, Request, arrival, handshake, note, token_of, within};
+use super::{Enrolled, Request, arrival, handshake, token_of};
 use crate::controller::{Controller, Submission};
 use crate::csr::{Csr, Subject};
 use crate::error::{Error, Spent};
@@ -76,7 +76,7 @@ impl<'a> Live<'a> {
         };
         let anchors = trust.anchors.clone();
         self.trust = Some((trust.token, Controller::at(trust.channel)));
-        within(self.world, "connected", Spent::No)?;
+        self.world.within("connected", Spent::No)?;
         Ok(Next::Learnt(Record::Anchors(anchors)))
     }
 
@@ -200,9 +200,9 @@ impl<'a> Live<'a> {
     pub(super) fn make_key(&mut self, stage: &Trusted, plan: &KeyPlan) -> Learnt {
         let failed = |source| Error::Key { uri: Box::new(plan.uri.clone()), source, spent: Spent::No };
         let provider = self.world.providers.of(&plan.uri).map_err(failed)?;
-        within(self.world, "before_generation", Spent::No)?;
+        self.world.within("before_generation", Spent::No)?;
         let made = self.wish(&stage.intent, |wish| provider.generate(plan, wish, &self.world.access)).map_err(failed)?;
-        within(self.world, "after_generation", Spent::No)?;
+        self.world.within("after_generation", Spent::No)?;
         self.keyed(made, true)
     }
 
@@ -214,13 +214,13 @@ impl<'a> Live<'a> {
             key.reference(Embed::Pin).map_err(failed)?;
         }
         if !created && fact.facts.never_extractable == facts::Answer::No && fact.facts.place.is_some() {
-            note(self.world, "the key was not always in its device: it may have a copy elsewhere");
+            self.world.note("the key was not always in its device: it may have a copy elsewhere");
         }
         if fact.facts.pss == facts::Answer::No {
-            note(self.world, "the device pads no RSA-PSS: this key logs in over TLS 1.2 only");
+            self.world.note("the device pads no RSA-PSS: this key logs in over TLS 1.2 only");
         }
         self.key = Some(key);
-        within(self.world, "key_ready", Spent::No)?;
+        self.world.within("key_ready", Spent::No)?;
         Ok(Next::Learnt(Record::Key(Some(fact))))
     }
 
@@ -276,7 +276,7 @@ impl<'a> Live<'a> {
     /// Nothing was sent, and a key that nobody has heard of is gone: another one does as well.
     fn begin_anew(&self, stage: &Keyed) -> Next<Record> {
         if let Some(uri) = stage.made() {
-            note(self.world, &format!("{uri} was made by an earlier run and is not there any more: the enrollment begins anew"));
+            self.world.note(&format!("{uri} was made by an earlier run and is not there any more: the enrollment begins anew"));
         }
         Next::Learnt(Record::Intent(stage.trusted.intent.clone()))
     }
@@ -294,7 +294,7 @@ impl<'a> Live<'a> {
         let failed = |source| Error::Key { uri: Box::new(uri.clone()), source, spent: Spent::No };
         let provider = self.world.providers.of(uri).map_err(failed)?;
         match provider.abandon(uri, self.work.folder(), &self.world.access) {
-            Ok(()) => note(self.world, &format!("{uri} was made for an enrollment that did not happen: deleted")),
+            Ok(()) => self.world.note(&format!("{uri} was made for an enrollment that did not happen: deleted")),
             // A plan that was never carried out.
             Err(KeyError::Selection(fault)) if fault.code == "key_not_found" => {}
             Err(KeyError::File(_)) if uri.file_path().is_some_and(|path| !path.exists()) => {}

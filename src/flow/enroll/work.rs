@@ -11,7 +11,7 @@ use super::stage::{Record, Stage};
 use crate::controller::Answer;
 use crate::error::{Error, Spent};
 use crate::files::{self, FileError, FileErrorKind, Folder, Lock};
-use crate::flow::{Event, Stages, Watch, replay};
+use crate::flow::{Stages, Watch, replay};
 use crate::journal::{self, Journal, JournalError};
 use crate::text::hex;
 
@@ -156,7 +156,7 @@ impl WorkFolder {
     /// The identity is in place.
     pub(super) fn remove(self, watch: &dyn Watch) {
         if let Err(error) = self.output.folder.remove_private(&self.output.work_name, journal::NAME) {
-            drop(watch.event(&Event::Note(&format!("the identity is in place, and its work folder stays: {error}"))));
+            watch.note(&format!("the identity is in place, and its work folder stays: {error}"));
         }
         drop(self.lock);
     }
@@ -171,7 +171,7 @@ impl WorkFolder {
             _ => false,
         };
         if worthless && let Err(error) = self.output.folder.remove_private(&self.output.work_name, journal::NAME) {
-            drop(watch.event(&Event::Note(&error.to_string())));
+            watch.note(&error.to_string());
         }
         drop(self.lock);
     }

@@ -4,8 +4,8 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
+use super::World;
 use super::taken::{Left, Place, taken};
-use super::{World, note};
 use crate::files::{FileError, FileErrorKind, Folder, Lock, Look};
 use crate::identity::{self, Identity, IdentityError};
 use crate::key::KeyReference;
@@ -118,17 +118,17 @@ pub(super) fn clear(memory: &Folder, world: &World<'_>) {
         let lock = folder.lock();
         match left_in(&folder, world) {
             Err(left @ Left::Unkept(_)) => {
-                note(world, &format!("{left}; {} keeps it", folder.path().display()));
+                world.note(&format!("{left}; {} keeps it", folder.path().display()));
                 continue;
             }
-            Err(left @ Left::Unusable(_)) if lock.is_ok() => note(world, &left.to_string()),
+            Err(left @ Left::Unusable(_)) if lock.is_ok() => world.note(&left.to_string()),
             Err(Left::Unusable(_)) => {}
             Ok(None) => {}
-            Ok(Some(file)) => note(world, &format!("{} has what the program of an earlier run has written", file.display())),
+            Ok(Some(file)) => world.note(&format!("{} has what the program of an earlier run has written", file.display())),
         }
         let removed = lock.and_then(|lock| remove(memory, &name, &folder).map(|()| drop(lock)));
         if let Err(error) = removed.or_else(|e| if matches!(e.kind, FileErrorKind::InUse) { Ok(()) } else { Err(e) }) {
-            note(world, &format!("what an earlier run has left stays in memory: {error}"));
+            world.note(&format!("what an earlier run has left stays in memory: {error}"));
         }
     }
 }

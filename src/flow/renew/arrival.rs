@@ -2,7 +2,7 @@
 
 use super::stage::Extended;
 use super::work::Work;
-use super::{Renewed, Replaced, Request, note, printable};
+use super::{Renewed, Replaced, Request, printable};
 use crate::error::Error;
 use crate::flow::enroll::{self, sentence};
 use crate::flow::login;
@@ -30,7 +30,7 @@ pub(super) fn old_key(request: &Request, world: &World<'_>, stage: &Extended) ->
     match deleted {
         Ok(()) => Some(Replaced { reference, deleted: true }),
         Err(error) => {
-            note(world, &format!("the old key {reference} is not deleted: {}", sentence(&error)));
+            world.note(&format!("the old key {reference} is not deleted: {}", sentence(&error)));
             Some(Replaced { reference, deleted: false })
         }
     }
@@ -43,7 +43,7 @@ pub(super) fn report(world: &World<'_>, work: &Work, stage: &Extended, old_key: 
     let summary = identity.chain.summary();
     let summary = summary.map_err(|e| Error::Identity { path: path.clone(), source: IdentityError::Certificates("cert", e) })?;
     if summary.fingerprint_sha1 != stage.next.fingerprint {
-        note(world, "another program has replaced the new identity already");
+        world.note("another program has replaced the new identity already");
     }
     let keyed = &stage.keyed;
     Ok(Renewed {

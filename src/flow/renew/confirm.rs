@@ -5,7 +5,6 @@
 //! first as the new identity, then as the old one; and it is told again only where the old one is still taken.
 
 use super::live::{Learnt, Live};
-use super::note;
 use super::stage::{Extended, Record};
 use crate::controller::{ControllerError, Refusal};
 use crate::error::{Error, Spent};
@@ -47,10 +46,8 @@ impl Live<'_> {
                 if self.void > MOST_VOID {
                     return Err(Error::RenewalRefused(why));
                 }
-                note(
-                    self.world,
-                    &format!("the controller does not know the new certificate any more ({why}): asking for another"),
-                );
+                self.world
+                    .note(&format!("the controller does not know the new certificate any more ({why}): asking for another"));
                 return Ok(Next::Learnt(Record::Key(stage.keyed.key.clone())));
             }
             Some(Err(error)) => Some(error.to_string()),
@@ -72,7 +69,7 @@ impl Live<'_> {
     }
 
     fn void_by_another(&self, why: Refusal) -> Error {
-        note(self.world, "another program has replaced the identity meanwhile: this renewal is void");
+        self.world.note("another program has replaced the identity meanwhile: this renewal is void");
         Error::RenewalRefused(why)
     }
 

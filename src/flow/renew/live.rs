@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::stage::{Extended, Keyed, Next as NextIdentity, OldKey, Record, Renewing};
 use super::work::Work;
-use super::{Due, NotDue, Renewed, Request, Rotation, arrival, due, note, printable, within};
+use super::{Due, NotDue, Renewed, Request, Rotation, arrival, due, printable};
 use crate::certificate::{Anchors, Chain, Summary, rfc3339};
 use crate::controller::session::CurrentIdentity;
 use crate::controller::{ControllerError, Extension, Refusal, Session};
@@ -145,7 +145,7 @@ impl<'a> Live<'a> {
             (Some(Rotation::To(wish)), _) => (Some(wish.clone()), self.request.embed_pin),
             (Some(Rotation::Beside(algorithm)), _) => (Some(beside(algorithm)?), self.request.embed_pin || is_held),
             (None, Some(Due::NewKeyAsked)) => {
-                note(self.world, "an administrator asks for a new key: it is made beside the old one");
+                self.world.note("an administrator asks for a new key: it is made beside the old one");
                 (Some(beside(&None)?), is_held)
             }
             (None, _) => (None, is_held),
@@ -208,9 +208,9 @@ impl<'a> Live<'a> {
 
     /// The planned key is made, or found where an earlier run has made it.
     pub(super) fn make_key(&mut self, stage: &Renewing, plan: &KeyPlan) -> Learnt {
-        within(self.world, "before_generation", Spent::No)?;
+        self.world.within("before_generation", Spent::No)?;
         let made = self.generated(stage, plan)?;
-        within(self.world, "after_generation", Spent::No)?;
+        self.world.within("after_generation", Spent::No)?;
         self.keyed(stage, made, true)
     }
 
@@ -226,7 +226,7 @@ impl<'a> Live<'a> {
             key.reference(Embed::Pin).map_err(|e| failed(key.uri(), e))?;
         }
         self.key = Some(key);
-        within(self.world, "key_ready", Spent::No)?;
+        self.world.within("key_ready", Spent::No)?;
         Ok(Next::Learnt(Record::Key(fact)))
     }
 
@@ -260,12 +260,12 @@ impl<'a> Live<'a> {
         let key = self.key(stage)?;
         let subject = Subject::named(&stage.renewing.common_name);
         let csr = subject.and_then(|subject| Csr::sign(&*key, &subject.into())).map_err(|e| failed(&stage.key.uri, e))?;
-        within(self.world, "before_extend", Spent::No)?;
+        self.world.within("before_extend", Spent::No)?;
         let extension = self.extension(&stage.renewing, &csr)?;
-        within(self.world, "after_extend", Spent::No)?;
+        self.world.within("after_extend", Spent::No)?;
         let (text, fingerprint) = self.next_identity(stage, &*key, &extension)?;
         self.work.write_next(&text).map_err(super::local)?;
-        within(self.world, "next_written", Spent::No)?;
+        self.world.within("next_written", Spent::No)?;
         Ok(Next::Learnt(Record::Next(NextIdentity { fingerprint })))
     }
 
@@ -315,11 +315,11 @@ impl<'a> Live<'a> {
             .map_err(|e| unusable(e.into()))?;
         if summary.not_before > self.world.now().as_secs() {
             let begins = rfc3339(summary.not_before);
-            note(self.world, &format!("the new certificate is valid from {begins}, which is later than this machine's clock"));
+            self.world.note(&format!("the new certificate is valid from {begins}, which is later than this machine's clock"));
         }
         let reference = match &stage.renewing.rotate {
             None if key.is_elsewhere() => {
-                note(self.world, "the key is not where the identity says: the new identity says where it is now");
+                self.world.note("the key is not where the identity says: the new identity says where it is now");
                 key.reference(key.held()).map_err(|e| failed(key.uri(), e))?
             }
             None => old.key.clone(),
@@ -347,9 +347,9 @@ impl<'a> Live<'a> {
 
     /// Tells the controller that the new certificate has arrived.
     pub(super) fn tell(&mut self, stage: &Extended, chain: &Chain) -> Result<Result<(), ControllerError>, Error> {
-        within(self.world, "before_verify", Spent::Yes)?;
+        self.world.within("before_verify", Spent::Yes)?;
         let told = self.session()?.extend_verify(&stage.keyed.renewing.authenticator, &chain.to_pem());
-        within(self.world, "after_verify", Spent::Yes)?;
+        self.world.within("after_verify", Spent::Yes)?;
         Ok(told)
     }
 
@@ -366,14 +366,14 @@ impl<'a> Live<'a> {
             self.must_still_be_in_force(stage)?;
         }
         self.work.publish(self.request.backup).map_err(local)?;
-        within(self.world, "identity_replaced", Spent::Yes)?;
+        self.world.within("identity_replaced", Spent::Yes)?;
         Ok(Next::Learnt(Record::Done))
     }
 
     /// What the renewal gave, and the end of the old key where that is wanted.
     pub(super) fn arrive(&self, stage: &Extended) -> Result<Renewed, Error> {
         let old_key = arrival::old_key(self.request, self.world, stage);
-        within(self.world, "old_key_is_gone", Spent::Yes)?;
+        self.world.within("old_key_is_gone", Spent::Yes)?;
         arrival::report(self.world, &self.work, stage, old_key)
     }
 }

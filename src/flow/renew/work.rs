@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::stage::{Record, Stage};
 use crate::error::{Error, Spent};
 use crate::files::{self, FileError, FileErrorKind, Folder, Lock};
-use crate::flow::{Event, Watch, replay};
+use crate::flow::{Watch, replay};
 use crate::identity;
 use crate::journal::{self, Journal, JournalError};
 
@@ -103,7 +103,7 @@ impl Held {
     pub(super) fn remove(self, watch: &dyn Watch) {
         let Place { folder, work_name, .. } = &self.work.place;
         if let Err(error) = folder.remove_private(work_name, journal::NAME) {
-            drop(watch.event(&Event::Note(&format!("the work folder stays: {error}"))));
+            watch.note(&format!("the work folder stays: {error}"));
         }
         drop(self.lock);
     }

@@ -7,7 +7,7 @@ use crate::error::{Error, IssuedError, Spent};
 use crate::flow::Next;
 use crate::flow::enroll::stage::Intent;
 use crate::flow::enroll::stage::{Ready, Record};
-use crate::flow::enroll::{arrival, exists, note, within};
+use crate::flow::enroll::{arrival, exists};
 use crate::identity::{Identity, IdentityError, Network};
 use crate::key::{Embed, KeyReference, Readers};
 use crate::origin::Origin;
@@ -28,7 +28,7 @@ impl Live<'_> {
         self.judge(stage, certificate)?;
         self.work.keep_instead(&answer).map_err(|source| Error::Local { source, spent: Spent::Yes })?;
         self.took_back = true;
-        within(self.world, "answer_synced", Spent::Yes)?;
+        self.world.within("answer_synced", Spent::Yes)?;
         Ok(Next::Learnt(Record::Answered))
     }
 
@@ -58,7 +58,7 @@ impl Live<'_> {
         let (chain, summary) = self.certified(stage, &answer)?;
         if summary.not_before > self.world.now().as_secs() {
             let begins = rfc3339(summary.not_before);
-            note(self.world, &format!("the certificate is valid from {begins}, which is later than this machine's clock"));
+            self.world.note(&format!("the certificate is valid from {begins}, which is later than this machine's clock"));
         }
         let embed = if self.request.embed_pin { Embed::Pin } else { Embed::Nothing };
         let reference = match &fact.reference {
@@ -127,9 +127,9 @@ impl Live<'_> {
             Ok(_) | Err(_) => {}
         }
         self.work.write_identity(text).map_err(local)?;
-        within(self.world, "identity_written", spent)?;
+        self.world.within("identity_written", spent)?;
         self.work.publish(self.request.force).map_err(local)?;
-        within(self.world, "identity_renamed", spent)
+        self.world.within("identity_renamed", spent)
     }
 
     /// Keeps what cannot be used: the answer stays in the work folder, its certificates are put beside the output.
@@ -137,7 +137,7 @@ impl Live<'_> {
         match self.work.reject(pem) {
             Ok(kept) => Error::Issued { source, kept: Some(kept) },
             Err(error) => {
-                note(self.world, &error.to_string());
+                self.world.note(&error.to_string());
                 Error::Issued { source, kept: Some(self.work.folder().path().to_owned()) }
             }
         }

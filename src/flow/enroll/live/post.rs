@@ -8,7 +8,7 @@ use crate::controller::{Answer, Failure, Outcome, Refusal, Submission};
 use crate::error::{Error, Spent};
 use crate::files::FileError;
 use crate::flow::enroll::stage::{Ready, Record};
-use crate::flow::enroll::{note, sentence, token_of, within};
+use crate::flow::enroll::{sentence, token_of};
 use crate::flow::{Next, pause};
 use crate::jwt::Brings;
 use crate::trust::TrustError;
@@ -53,7 +53,7 @@ impl Live<'_> {
         if n > 1 && self.is_settled(stage)? {
             return self.keep(&Answer::settled());
         }
-        within(world, "before_post", Spent::Unknown)?;
+        world.within("before_post", Spent::Unknown)?;
         self.posted = self.posted.max(1);
         let secret = self.request.secret.as_ref();
         let (token, controller) = self.controller(stage)?;
@@ -69,7 +69,7 @@ impl Live<'_> {
         };
         let outcome = self.settle(stage, n, Outcome::of(&answer))?;
         let by_provider = matches!(stage.submission, Submission::IdpToken { .. });
-        within(world, "after_post", Spent::Unknown)?;
+        world.within("after_post", Spent::Unknown)?;
         match (outcome, answer) {
             (Outcome::Accepted, Ok(answer)) => self.keep(&answer),
             // There is no such path there: a release before 2.0.
@@ -89,7 +89,7 @@ impl Live<'_> {
             (Outcome::Gone(why), _) if n == 2 && self.gone_at_first => Ok(Next::Learnt(Record::Refused(why))),
             // Nothing came with the answer that could be lost: the password is set.
             (Outcome::Gone(_), _) if n > 1 && stage.submission == Submission::Password => {
-                note(world, "an earlier request has set the password, and its answer is lost; nothing else was in it");
+                world.note("an earlier request has set the password, and its answer is lost; nothing else was in it");
                 Ok(Next::Learnt(Record::Answered))
             }
             (Outcome::Gone(_), _) if n > 1 => {
@@ -112,7 +112,7 @@ impl Live<'_> {
 
     fn keep(&self, answer: &Answer) -> Learnt {
         self.work.keep(answer).map_err(|source| unkept(source, answer, self.work.out()))?;
-        within(self.world, "answer_synced", Spent::Yes)?;
+        self.world.within("answer_synced", Spent::Yes)?;
         Ok(Next::Learnt(Record::Answered))
     }
 
@@ -135,7 +135,7 @@ impl Live<'_> {
         if let Some(uri) = stage.keyed.made()
             && let Err(error) = clean(self, uri)
         {
-            note(self.world, &format!("{uri} was made for this enrollment and stays: {}", sentence(&error)));
+            self.world.note(&format!("{uri} was made for this enrollment and stays: {}", sentence(&error)));
         }
         let intent = stage.intent();
         let no_such_path = intent.method.brings() == Brings::IdpToken && why.code.as_str() == "NOT_FOUND";

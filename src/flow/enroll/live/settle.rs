@@ -3,7 +3,6 @@
 use super::Live;
 use crate::controller::{Outcome, Refusal, Submission};
 use crate::error::Error;
-use crate::flow::enroll::note;
 use crate::flow::enroll::stage::Ready;
 
 impl Live<'_> {
@@ -55,7 +54,7 @@ impl Live<'_> {
             return Ok(());
         }
         if !self.logs_in(stage)? {
-            note(self.world, "the controller takes no login with this certificate, so that its identity is not known");
+            self.world.note("the controller takes no login with this certificate, so that its identity is not known");
         }
         Ok(())
     }
