@@ -1,5 +1,5 @@
 //! One opened folder, reserved space, the lock, the final name: nobody else writes. `replace.rs`: a file that is there is replaced.
-//! `memory.rs`: folders in memory, and files that others change.
+//! `memory.rs`: folders in memory, and files that others change. `place.rs`: where one file is to stand.
 //!
 //! Everything is done relative to a folder that was opened once, so that nobody can swap it in between. Files are created in
 //! a folder of our own, 0600 by mode and by `fchmod`, folders 0700; links are never followed, and what is there already
@@ -8,6 +8,7 @@
 
 mod error;
 mod memory;
+mod place;
 mod replace;
 
 use std::ffi::{OsStr, OsString};
@@ -22,6 +23,7 @@ use rustix::io::{Errno, retry_on_intr as again};
 
 pub use error::{FileError, FileErrorKind, Unsafe};
 pub use memory::Look;
+pub use place::Place;
 
 /// Space that is reserved for an answer and for an identity before the token is spent, in bytes.
 pub const RESERVED: u64 = 64 * 1024;

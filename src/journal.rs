@@ -37,6 +37,17 @@ pub enum JournalError {
     },
 }
 
+impl JournalError {
+    fn damaged(folder: &Folder, line: usize) -> Self {
+        Self::Damaged { path: folder.join(NAME).display().to_string(), line }
+    }
+
+    /// Lines that are whole each, and do not follow on each other.
+    pub(crate) fn out_of_order(folder: &Folder) -> Self {
+        Self::damaged(folder, 0)
+    }
+}
+
 /// The records of one folder.
 #[derive(Debug)]
 pub struct Journal<R> {
@@ -52,8 +63,7 @@ impl<R: Serialize + DeserializeOwned> Journal<R> {
     /// Opens the journal of `folder`, which lies in `parent`, made where it is missing, and reads what is in it.
     pub fn open(folder: &Arc<Folder>, parent: &Arc<Folder>) -> Result<(Self, Vec<R>), JournalError> {
         let content = folder.read(NAME, LARGEST)?.unwrap_or_default();
-        let (records, whole) =
-            parse(&content).map_err(|line| JournalError::Damaged { path: folder.join(NAME).display().to_string(), line })?;
+        let (records, whole) = parse(&content).map_err(|line| JournalError::damaged(folder, line))?;
         let file = folder.append_to(NAME)?;
         let journal = Self {
             file,
@@ -72,8 +82,7 @@ impl<R: Serialize + DeserializeOwned> Journal<R> {
     /// Reads the records of `folder` and changes nothing; `None` where there is no journal.
     pub fn read(folder: &Folder) -> Result<Option<Vec<R>>, JournalError> {
         let Some(content) = folder.read(NAME, LARGEST)? else { return Ok(None) };
-        let damaged = |line| JournalError::Damaged { path: folder.join(NAME).display().to_string(), line };
-        parse(&content).map(|(records, _)| Some(records)).map_err(damaged)
+        parse(&content).map(|(records, _)| Some(records)).map_err(|line| JournalError::damaged(folder, line))
     }
 
     /// Adds a record. It may be lost in a crash until [`sync`](Self::sync).

@@ -1,6 +1,5 @@
 //! A request for somebody else's CA, signed by a key wherever that lives: what third-party enrollment begins with.
 
-use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
@@ -9,7 +8,7 @@ use super::World;
 use super::keys::{self, Created};
 use crate::csr::{Csr, Wanted};
 use crate::error::{Error, Spent};
-use crate::files::{self, FileError, FileErrorKind, Folder};
+use crate::files::{FileError, Place};
 use crate::key::{Key, KeyAlgorithm, KeyUri};
 
 /// The key that signs.
@@ -45,17 +44,13 @@ pub fn request(
     replace: bool,
     world: &World<'_>,
 ) -> Result<Requested, Error> {
-    let out = out.map(|path| Output::reserve(path, replace)).transpose().map_err(Error::Output)?;
-    let signed = sign(signer, wanted, world);
-    let (key, created, csr) = match (signed, &out) {
-        (Ok(signed), _) => signed,
-        (Err(error), Some(out)) => {
-            out.give_up();
-            return Err(error);
+    let out = out.map(|path| reserve(path, replace)).transpose().map_err(Error::Output)?;
+    let (key, created, csr) = sign(signer, wanted, world).inspect_err(|_| {
+        if let Some(Err(error)) = out.as_ref().map(|out| out.remove_work("")) {
+            log::debug!("{error}");
         }
-        (Err(error), None) => return Err(error),
-    };
-    let file = out.map(|out| out.publish(csr.as_pem(), replace)).transpose().map_err(Error::Output)?;
+    })?;
+    let file = out.map(|out| publish(&out, csr.as_pem(), replace)).transpose().map_err(Error::Output)?;
     Ok(Requested { key, created, file: file.map(|path| path.display().to_string()), csr })
 }
 
@@ -75,40 +70,20 @@ fn sign(signer: &Signer, wanted: &Wanted, world: &World<'_>) -> Result<(Created,
     Ok((Created::from(&*key as &dyn Key), created, csr))
 }
 
-/// The file of the request, found writable before anything is made.
-struct Output {
-    folder: Folder,
-    name: OsString,
-    work: OsString,
-}
-
 const CONTENT: &str = "request";
 
-impl Output {
-    fn reserve(path: &Path, replace: bool) -> Result<Self, FileError> {
-        let path = files::absolute(path)?;
-        let name = path.file_name().map(ToOwned::to_owned);
-        let name = name.ok_or_else(|| FileError { action: "write", path: path.clone(), kind: FileErrorKind::NotAFile })?;
-        let folder = Folder::of(&path)?;
-        folder.refuse_existing(&name, replace)?;
-        let mut work = OsString::from(".");
-        work.push(&name);
-        work.push(".csr");
-        folder.private(&work)?.reserve(CONTENT)?;
-        Ok(Self { folder, name, work })
-    }
+/// The place of the request, found writable before anything is made.
+fn reserve(path: &Path, replace: bool) -> Result<Place, FileError> {
+    let place = Place::of(path, "write", "csr")?;
+    place.refuse_existing(replace)?;
+    place.work()?.reserve(CONTENT)?;
+    Ok(place)
+}
 
-    fn publish(&self, text: &str, replace: bool) -> Result<PathBuf, FileError> {
-        let work = self.folder.existing(&self.work)?;
-        work.fill(CONTENT, text.as_bytes())?;
-        self.folder.publish(&work, CONTENT, &self.name, replace)?;
-        self.folder.remove_private(&self.work, "")?;
-        Ok(self.folder.join(&self.name))
-    }
-
-    fn give_up(&self) {
-        if let Err(error) = self.folder.remove_private(&self.work, "") {
-            log::debug!("{error}");
-        }
-    }
+fn publish(place: &Place, text: &str, replace: bool) -> Result<PathBuf, FileError> {
+    let work = place.existing_work()?;
+    work.fill(CONTENT, text.as_bytes())?;
+    place.folder().publish(&work, CONTENT, place.name(), replace)?;
+    place.remove_work("")?;
+    Ok(place.path())
 }

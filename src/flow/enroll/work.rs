@@ -1,6 +1,6 @@
 //! The work folder `.<out>.enroll/`: lock, journal, the raw answer, the identity before its rename, a new file key.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::stage::{Record, Stage};
 use crate::controller::Answer;
 use crate::error::{Error, Spent};
-use crate::files::{self, FileError, FileErrorKind, Folder, Lock};
+use crate::files::{FileError, FileErrorKind, Folder, Lock, Place};
 use crate::flow::{Stages, Watch, replay};
 use crate::journal::{self, Journal, JournalError};
 use crate::text::hex;
@@ -24,45 +24,34 @@ const UNUSABLE: &str = "answer.unusable";
 /// Largest answer that is read back, in bytes.
 const LARGEST: u64 = 1024 * 1024;
 
-/// Where the identity is to appear: a folder, opened once, and a name in it.
+/// Where the identity is to appear.
 #[derive(Clone, Debug)]
-pub(super) struct Output {
-    folder: Arc<Folder>,
-    name: OsString,
-    work_name: OsString,
-}
+pub(super) struct Output(Place);
 
 impl Output {
     pub(super) fn at(out: &Path) -> Result<Self, FileError> {
-        let out = files::absolute(out)?;
-        let name =
-            out.file_name().ok_or_else(|| FileError { action: "write", path: out.clone(), kind: FileErrorKind::NotAFile })?;
-        let folder = Arc::new(Folder::of(&out)?);
-        let mut work_name = OsString::from(".");
-        work_name.push(name);
-        work_name.push(".enroll");
-        Ok(Self { folder, name: name.to_owned(), work_name })
+        Place::of(out, "write", "enroll").map(Self)
     }
 
     pub(super) fn path(&self) -> PathBuf {
-        self.folder.join(&self.name)
+        self.0.path()
     }
 
     pub(super) fn work_path(&self) -> PathBuf {
-        self.folder.join(&self.work_name)
+        self.0.folder().join(self.0.work_name())
     }
 
     pub(super) fn has_work(&self) -> bool {
-        self.folder.has(&self.work_name)
+        self.0.has_work()
     }
 
     /// Makes the work folder with all that it reserves, and removes it again.
     pub(super) fn try_to_write(&self, owner: Option<(u32, Option<u32>)>) -> Result<(), FileError> {
-        let folder = self.folder.private(&self.work_name)?;
+        let folder = self.0.work()?;
         let lock = folder.lock()?;
         let reserved = reserve(&folder, owner);
         drop(lock);
-        self.folder.remove_private(&self.work_name, journal::NAME)?;
+        self.0.remove_work(journal::NAME)?;
         reserved
     }
 
@@ -71,15 +60,14 @@ impl Output {
         if !self.has_work() {
             return Ok(None);
         }
-        let folder = self.folder.existing(&self.work_name);
-        let folder = folder.map_err(|source| Error::Local { source, spent: Spent::Unknown })?;
+        let folder = self.0.existing_work().map_err(|source| Error::Local { source, spent: Spent::Unknown })?;
         let unknown = |source| Error::Journal { source, spent: Spent::Unknown };
         let records = Journal::read(&folder).map_err(unknown)?.unwrap_or_default();
         Ok(Some(reached(&folder, records)?.0))
     }
 
     pub(super) fn refuse_existing(&self, replace: bool) -> Result<(), FileError> {
-        self.folder.refuse_existing(&self.name, replace)
+        self.0.refuse_existing(replace)
     }
 }
 
@@ -108,21 +96,21 @@ impl WorkFolder {
     pub(super) fn open(output: Output) -> Result<(Self, Stage), Error> {
         // What an earlier run has come to is not known yet.
         let spent = if output.has_work() { Spent::Unknown } else { Spent::No };
-        let held = output.folder.private(&output.work_name).and_then(|folder| folder.lock().map(|lock| (folder, lock)));
+        let held = output.0.work().and_then(|folder| folder.lock().map(|lock| (folder, lock)));
         let (folder, lock) = held.map_err(|source| {
             // It is not ours, or another run's.
             let elsewhere = matches!(source.kind, FileErrorKind::FolderUnsafe(_) | FileErrorKind::InUse);
             if spent == Spent::No && !elsewhere {
                 // Does nothing where something is in it.
-                drop(output.folder.remove_empty(&output.work_name));
+                drop(output.0.folder().remove_empty(output.0.work_name()));
             }
             Error::Local { source, spent: if elsewhere { Spent::No } else { spent } }
         })?;
         let folder = Arc::new(folder);
-        let opened = Journal::open(&folder, &output.folder).map_err(|source| Error::Journal { source, spent });
+        let opened = Journal::open(&folder, output.0.folder()).map_err(|source| Error::Journal { source, spent });
         let (mut journal, records) = opened.inspect_err(|error| {
             if spent == Spent::No && matches!(error, Error::Journal { source: JournalError::File(_), .. }) {
-                drop(output.folder.remove_private(&output.work_name, journal::NAME));
+                drop(output.0.remove_work(journal::NAME));
             }
         })?;
         let (stage, unrecorded) = reached(&folder, records)?;
@@ -149,13 +137,14 @@ impl WorkFolder {
 
     /// Gives it another name; it stays held.
     pub(super) fn set_aside(&self) -> Result<PathBuf, FileError> {
-        let aside = self.output.folder.set_aside(&self.output.work_name)?;
-        Ok(self.output.folder.join(aside))
+        let Output(place) = &self.output;
+        let aside = place.folder().set_aside(place.work_name())?;
+        Ok(place.folder().join(aside))
     }
 
     /// The identity is in place.
     pub(super) fn remove(self, watch: &dyn Watch) {
-        if let Err(error) = self.output.folder.remove_private(&self.output.work_name, journal::NAME) {
+        if let Err(error) = self.output.0.remove_work(journal::NAME) {
             watch.note(&format!("the identity is in place, and its work folder stays: {error}"));
         }
         drop(self.lock);
@@ -170,7 +159,7 @@ impl WorkFolder {
             Some(Stage::Refused(ready, _)) => ready.keyed.made().is_none() || self.folder.has(CLEANED),
             _ => false,
         };
-        if worthless && let Err(error) = self.output.folder.remove_private(&self.output.work_name, journal::NAME) {
+        if worthless && let Err(error) = self.output.0.remove_work(journal::NAME) {
             watch.note(&error.to_string());
         }
         drop(self.lock);
@@ -194,7 +183,7 @@ impl Work {
 
     /// The folder of the identity.
     pub(super) fn beside(&self) -> &Folder {
-        &self.output.folder
+        self.output.0.folder()
     }
 
     pub(super) fn out(&self) -> PathBuf {
@@ -235,11 +224,11 @@ impl Work {
         let mut name = self.output.path().with_extension("").file_name().unwrap_or(OsStr::new("identity")).to_owned();
         name.push(REJECTED);
         // An earlier run may have put them there.
-        if !matches!(self.output.folder.read(&name, LARGEST), Ok(Some(there)) if there == pem) {
+        if !matches!(self.beside().read(&name, LARGEST), Ok(Some(there)) if there == pem) {
             self.folder.fill(REJECTED, pem)?;
-            self.output.folder.publish(&self.folder, REJECTED, &name, false)?;
+            self.beside().publish(&self.folder, REJECTED, &name, false)?;
         }
-        Ok(self.output.folder.join(name))
+        Ok(self.beside().join(name))
     }
 
     /// Writes the identity durably where nobody looks yet.
@@ -249,27 +238,22 @@ impl Work {
 
     /// Gives it its name.
     pub(super) fn publish(&self, replace: bool) -> Result<(), FileError> {
-        self.output.folder.publish(&self.folder, IDENTITY, &self.output.name, replace)
+        self.beside().publish(&self.folder, IDENTITY, self.output.0.name(), replace)
     }
 
     /// What stands at the place of the output.
     pub(super) fn published(&self) -> Result<Option<Vec<u8>>, FileError> {
-        self.output.folder.read(&self.output.name, LARGEST)
+        self.beside().read(self.output.0.name(), LARGEST)
     }
 
     /// Makes the name of the identity durable, which an earlier run has given it.
     pub(super) fn sync_published(&self) -> Result<(), FileError> {
-        self.output.folder.sync()
+        self.beside().sync()
     }
 
     pub(super) fn note_clean(&self) -> Result<(), FileError> {
         self.folder.fill(CLEANED, b"")
     }
-}
-
-/// Lines that are whole each, and do not follow on each other.
-fn damaged(folder: &Folder) -> JournalError {
-    JournalError::Damaged { path: folder.join("journal").display().to_string(), line: 0 }
 }
 
 fn reserve(folder: &Folder, owner: Option<(u32, Option<u32>)>) -> Result<(), FileError> {
@@ -283,13 +267,13 @@ fn reserve(folder: &Folder, owner: Option<(u32, Option<u32>)>) -> Result<(), Fil
 /// itself, and what was written of it may have been lost.
 fn reached(folder: &Folder, records: Vec<Record>) -> Result<(Stage, Option<Record>), Error> {
     let unknown = |source| Error::Journal { source, spent: Spent::Unknown };
-    let stage = replay(Stage::Fresh, records).ok_or_else(|| unknown(damaged(folder)))?;
+    let stage = replay(Stage::Fresh, records).ok_or_else(|| unknown(JournalError::out_of_order(folder)))?;
     let answered = matches!(stage, Stage::Posting(..))
         && kept(folder).map_err(|source| Error::Local { source, spent: Spent::Unknown })?.is_some();
     if !answered {
         return Ok((stage, None));
     }
-    let stage = stage.after(Record::Answered).map_err(|_| unknown(damaged(folder)))?;
+    let stage = stage.after(Record::Answered).map_err(|_| unknown(JournalError::out_of_order(folder)))?;
     Ok((stage, Some(Record::Answered)))
 }
 

@@ -36,7 +36,7 @@ impl Copy {
         let (name, folder, lock) = held(memory)?;
         folder.fill(OF, place.path().as_os_str().as_bytes())?;
         let seen = folder.private(SEEN.as_ref())?;
-        let copy = Self { name, folder, seen, file: place.name().clone(), lock };
+        let copy = Self { name, folder, seen, file: place.name().to_owned(), lock };
         copy.agree(base);
         copy.seen.fill(&copy.file, text.as_bytes())?;
         // A program that outlives us keeps its folder.

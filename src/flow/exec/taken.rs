@@ -1,68 +1,53 @@
 //! What a program has changed in its copy of an identity, checked and taken over.
 
-use std::ffi::OsString;
+use std::ffi::OsStr;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
 use super::World;
 use crate::error::{Error, IssuedError};
-use crate::files::{self, FileError, FileErrorKind, Folder};
+use crate::files::{self, FileError};
 use crate::identity::{self, Identity, IdentityError};
 use crate::key::PublicKey;
 use crate::origin::Origin;
 
 const NEXT: &str = "next";
 
-/// Where an identity stands: a folder, opened once, and a name in it.
+/// Where an identity stands.
 #[derive(Debug)]
-pub(super) struct Place {
-    folder: Folder,
-    name: OsString,
-}
+pub(super) struct Place(files::Place);
 
 impl Place {
     pub(super) fn of(identity: &Path) -> Result<Self, FileError> {
-        let path = files::absolute(identity)?;
-        let nothing = || FileError { action: "replace", path: path.clone(), kind: FileErrorKind::NotAFile };
-        let name = path.file_name().ok_or_else(nothing)?.to_owned();
-        Ok(Self { folder: Folder::of(&path)?, name })
+        files::Place::of(identity, "write", "exec").map(Self)
     }
 
-    pub(super) fn name(&self) -> &OsString {
-        &self.name
+    pub(super) fn name(&self) -> &OsStr {
+        self.0.name()
     }
 
     pub(super) fn path(&self) -> PathBuf {
-        self.folder.join(&self.name)
+        self.0.path()
     }
 
     /// Refuses what is no regular file: a link would be replaced, and not what it leads to.
     pub(super) fn must_be_a_file(&self) -> Result<(), FileError> {
-        self.folder.refuse_existing(&self.name, true)
+        self.0.refuse_existing(true)
     }
 
     pub(super) fn is_there(&self) -> bool {
-        self.folder.has(&self.name)
+        self.0.folder().has(self.name())
     }
 
     pub(super) fn read(&self) -> Result<Vec<u8>, FileError> {
         files::read_file(&self.path(), identity::LARGEST)
     }
 
-    /// Where what is to stand there waits.
-    fn work_name(&self) -> OsString {
-        let mut name = OsString::from(".");
-        name.push(&self.name);
-        name.push(".exec");
-        name
-    }
-
     /// Removes what a run has left there that was killed while it replaced the identity: the copy has it still.
     pub(super) fn tidy(&self) {
-        let name = self.work_name();
-        let Some(work) = self.folder.has(&name).then(|| self.folder.existing(&name).ok()).flatten() else { return };
+        let Some(work) = self.0.has_work().then(|| self.0.existing_work().ok()).flatten() else { return };
         // One that is held belongs to another run, which removes it.
-        let removed = work.lock().and_then(|lock| self.folder.remove_private(&name, "").map(|()| drop(lock)));
+        let removed = work.lock().and_then(|lock| self.0.remove_work("").map(|()| drop(lock)));
         if let Err(error) = removed {
             log::debug!("{error}");
         }
@@ -71,13 +56,12 @@ impl Place {
     /// Puts `text` into the place of what stands there, durably, with the same owner and mode.
     fn replace(&self, text: &str) -> Result<(), FileError> {
         self.must_be_a_file()?;
-        let work_name = self.work_name();
-        let work = self.folder.private(&work_name)?;
+        let work = self.0.work()?;
         let lock = work.lock()?;
         work.fill(NEXT, text.as_bytes())?;
-        self.folder.dress(&self.name, &work, NEXT)?;
-        self.folder.publish(&work, NEXT, &self.name, true)?;
-        self.folder.remove_private(&work_name, "")?;
+        self.0.folder().dress(self.name(), &work, NEXT)?;
+        self.0.folder().publish(&work, NEXT, self.name(), true)?;
+        self.0.remove_work("")?;
         drop(lock);
         Ok(())
     }

@@ -1,12 +1,11 @@
 //! The work folder `.<identity>.renew/`: lock, journal, the new identity before its rename, a new file key.
 
-use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::stage::{Record, Stage};
 use crate::error::{Error, Spent};
-use crate::files::{self, FileError, FileErrorKind, Folder, Lock};
+use crate::files::{self, FileError, Folder, Lock};
 use crate::flow::{Watch, replay};
 use crate::identity;
 use crate::journal::{self, Journal, JournalError};
@@ -15,37 +14,27 @@ const NEXT: &str = "next";
 /// Says that the renewal is given up, and that its own key is to be deleted.
 const ABANDONED: &str = "abandoned";
 
-/// Where the identity stands: a folder, opened once, and a name in it.
+/// Where the identity stands.
 #[derive(Clone, Debug)]
-pub(super) struct Place {
-    folder: Arc<Folder>,
-    name: OsString,
-    work_name: OsString,
-}
+pub(super) struct Place(files::Place);
 
 impl Place {
     pub(super) fn of(identity: &Path) -> Result<Self, FileError> {
-        let path = files::absolute(identity)?;
-        let name =
-            path.file_name().ok_or_else(|| FileError { action: "replace", path: path.clone(), kind: FileErrorKind::NotAFile })?;
-        let mut work_name = OsString::from(".");
-        work_name.push(name);
-        work_name.push(".renew");
-        Ok(Self { folder: Arc::new(Folder::of(&path)?), name: name.to_owned(), work_name })
+        files::Place::of(identity, "replace", "renew").map(Self)
     }
 
     pub(super) fn path(&self) -> PathBuf {
-        self.folder.join(&self.name)
+        self.0.path()
     }
 
     /// The folder of the identity.
     pub(super) fn folder(&self) -> &Folder {
-        &self.folder
+        self.0.folder()
     }
 
     /// Refuses what is no regular file: a link would be replaced, and not what it leads to.
     pub(super) fn must_be_a_file(&self) -> Result<(), FileError> {
-        self.folder.refuse_existing(&self.name, true).map_err(|error| FileError { action: "replace", ..error })
+        self.0.refuse_existing(true)
     }
 
     /// What stands there now.
@@ -55,10 +44,10 @@ impl Place {
 
     /// Where a renewal stands that has not ended, and nothing is changed; `None` where there is none.
     pub(super) fn stage(&self) -> Result<Option<Stage>, Error> {
-        if !self.folder.has(&self.work_name) {
+        if !self.0.has_work() {
             return Ok(None);
         }
-        let folder = self.folder.existing(&self.work_name).map_err(|source| Error::Local { source, spent: Spent::No })?;
+        let folder = self.0.existing_work().map_err(|source| Error::Local { source, spent: Spent::No })?;
         let records = Journal::<Record>::read(&folder).map_err(unknown)?.unwrap_or_default();
         replay(Stage::Fresh, records).map(Some).ok_or_else(|| damaged(&folder))
     }
@@ -66,9 +55,9 @@ impl Place {
     /// Makes or opens the work folder, holds it, and reads where the renewal stands.
     pub(super) fn hold(&self) -> Result<(Held, Stage), Error> {
         let local = |source| Error::Local { source, spent: Spent::No };
-        let folder = Arc::new(self.folder.private(&self.work_name).map_err(local)?);
+        let folder = Arc::new(self.0.work().map_err(local)?);
         let lock = folder.lock().map_err(local)?;
-        let (journal, records) = Journal::open(&folder, &self.folder).map_err(unknown)?;
+        let (journal, records) = Journal::open(&folder, self.0.folder()).map_err(unknown)?;
         let stage = replay(Stage::Fresh, records).ok_or_else(|| damaged(&folder))?;
         Ok((Held { work: Work { place: self.clone(), folder }, journal, lock }, stage))
     }
@@ -101,8 +90,7 @@ impl Held {
 
     /// Nothing in it is needed any more.
     pub(super) fn remove(self, watch: &dyn Watch) {
-        let Place { folder, work_name, .. } = &self.work.place;
-        if let Err(error) = folder.remove_private(work_name, journal::NAME) {
+        if let Err(error) = self.work.place.0.remove_work(journal::NAME) {
             watch.note(&format!("the work folder stays: {error}"));
         }
         drop(self.lock);
@@ -141,7 +129,7 @@ impl Work {
     /// Makes the new identity durable, with owner and mode of the old one.
     pub(super) fn write_next(&self, text: &str) -> Result<(), FileError> {
         self.folder.fill(NEXT, text.as_bytes())?;
-        self.place.folder.dress(&self.place.name, &self.folder, NEXT)?;
+        self.place.folder().dress(self.place.0.name(), &self.folder, NEXT)?;
         self.folder.sync()
     }
 
@@ -152,10 +140,10 @@ impl Work {
 
     /// Puts the new identity into its place; with `backup`, the old one stays as `<identity>.bak`.
     pub(super) fn publish(&self, backup: bool) -> Result<(), FileError> {
-        let Place { folder, name, .. } = &self.place;
+        let (folder, name) = (self.place.folder(), self.place.0.name());
         if backup {
             let old = files::read_file(&self.place.path(), identity::LARGEST)?;
-            let mut copy = name.clone();
+            let mut copy = name.to_owned();
             copy.push(".bak");
             folder.keep_copy(name, &old, &self.folder, &copy)?;
         }
@@ -167,7 +155,6 @@ fn unknown(source: JournalError) -> Error {
     Error::Journal { source, spent: Spent::Yes }
 }
 
-/// Lines that are whole each, and do not follow on each other.
 fn damaged(folder: &Folder) -> Error {
-    unknown(JournalError::Damaged { path: folder.join("journal").display().to_string(), line: 0 })
+    unknown(JournalError::out_of_order(folder))
 }
