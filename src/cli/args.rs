@@ -248,7 +248,7 @@ struct InspectArgs {
     file: PathBuf,
 }
 
-/// The number of an open descriptor. clap repeats what it cannot read, and who looks for an option for the PIN itself may
+/// The number of an open descriptor. clap repeats what it cannot read, and who looks for an option for the secret itself may
 /// have put it here.
 #[derive(Clone, Copy, Debug)]
 struct Descriptor;
@@ -256,10 +256,11 @@ struct Descriptor;
 impl TypedValueParser for Descriptor {
     type Value = i32;
 
-    fn parse_ref(&self, command: &clap::Command, _: Option<&Arg>, value: &OsStr) -> Result<i32, clap::Error> {
+    fn parse_ref(&self, command: &clap::Command, option: Option<&Arg>, value: &OsStr) -> Result<i32, clap::Error> {
         let number = value.to_str().and_then(|text| text.parse().ok()).filter(|number| *number >= 0);
-        let refused = || clap::Error::raw(ErrorKind::ValueValidation, "--pin-fd wants the number of an open descriptor\n");
-        number.ok_or_else(|| refused().with_cmd(command))
+        let flag = option.and_then(Arg::get_long).unwrap_or_default();
+        let wanted = format!("--{flag} wants the number of an open descriptor\n");
+        number.ok_or_else(|| clap::Error::raw(ErrorKind::ValueValidation, wanted).with_cmd(command))
     }
 }
 

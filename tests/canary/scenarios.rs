@@ -175,6 +175,7 @@ pub fn in_the_wrong_option<F: Place>() -> Vec<Scenario<F>> {
     }
     vec![
         ("PIN for a descriptor", |s| s.ends(2, mistyped(s, &["--pin-fd", s.secret()]))),
+        ("PIN for the descriptor of a password", |s| s.ends(2, mistyped(s, &["--password-fd", s.secret()]))),
         ("PIN for a descriptor, in a variable", |s| s.ends(2, s.new_key().env("ZITI_ENROLLER_PIN_FD", s.secret()))),
         ("PIN with --pin", |s| s.ends(2, mistyped(s, &["--pin", s.secret()]))),
         ("PIN with --pin=", |s| s.ends(2, mistyped(s, &[&format!("--pin={}", s.secret())]))),

@@ -30,7 +30,7 @@ pub struct SecretArgs {
     #[arg(long, value_name = "FILE", env = "ZITI_ENROLLER_PASSWORD_FILE", hide_env = true)]
     password_file: Option<PathBuf>,
     /// Read the new password from this open descriptor
-    #[arg(long, value_name = "N", env = "ZITI_ENROLLER_PASSWORD_FD", hide_env = true)]
+    #[arg(long, value_name = "N", env = "ZITI_ENROLLER_PASSWORD_FD", hide_env = true, value_parser = super::Descriptor)]
     password_fd: Option<i32>,
 }
 
