@@ -240,7 +240,7 @@ impl<'a> Live<'a> {
             None => self.entrance()?.opened.key().clone(),
             // It waits for the identity that will hold it, which its name alone does not say.
             Some(_) if fact.created && fact.reference.is_none() => {
-                let plan = KeyPlan { uri: fact.uri.clone(), there_already: false, outlives_us: false };
+                let plan = KeyPlan { uri: fact.uri.clone(), there_already: true, outlives_us: false };
                 self.generated(&stage.renewing, &plan)?
             }
             Some(_) => {
