@@ -118,11 +118,10 @@ pub fn failure(error: &Error, format: Format, stdout: Option<File>) -> ExitCode 
     if let (Some(certificates), Format::Text) = (issued, format) {
         printed &= write(certificates, stdout.as_ref().and_then(|f| f.try_clone().ok())) == ExitCode::SUCCESS;
     }
-    let Mistake { causes, .. } = mistake(error);
-    let hint = error.hint();
+    let mistake = mistake(error);
     match format {
         Format::Json => {
-            let mut object = json!({ "ok": false, "error": mistake(error) });
+            let mut object = json!({ "ok": false, "error": mistake });
             if let Some(certificates) = issued {
                 object["certificates"] = json!(certificates);
             }
@@ -130,13 +129,13 @@ pub fn failure(error: &Error, format: Format, stdout: Option<File>) -> ExitCode 
         }
         Format::Text => {
             let mut text = format!("error: {error}\n");
-            for cause in &causes {
+            for cause in &mistake.causes {
                 text.push_str(&format!("  cause: {cause}\n"));
             }
             if error.spent() == Spent::Unknown && !matches!(error, Error::RenewalUnknown { .. }) {
                 text.push_str("  the token may be spent\n");
             }
-            if let Some(hint) = hint {
+            if let Some(hint) = error.hint() {
                 text.push_str(&format!("hint: {}\n", hint.say));
                 if let Some(run) = hint.run {
                     text.push_str(&format!("      {run}\n"));

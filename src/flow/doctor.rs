@@ -141,13 +141,12 @@ fn try_controller(
     world: &World<'_>,
 ) -> bool {
     let met = handshake::meet(token, request.given.as_ref(), client, world);
-    let how = |trust: &Trust| if token.is_signed() { how(trust) } else { "what the given CA certificates say" };
-    let met = met.map(|t| format!("{} is {}; it has {} CA certificates", token.issuer(), how(&t), t.anchors.count()));
+    let met = met.map(|t| format!("{} is {}; it has {} CA certificates", token.issuer(), how(token, &t), t.anchors.count()));
     diagnosis.add("controller", met)
 }
 
-fn how(trust: &Trust) -> &'static str {
-    if trust.doubt.is_some() { "what the given CA certificates say" } else { "the token's issuer" }
+fn how(token: &UnverifiedToken, trust: &Trust) -> &'static str {
+    if token.is_signed() && trust.doubt.is_none() { "the token's issuer" } else { "what the given CA certificates say" }
 }
 
 /// One login; the key of the certificate is opened, and both are found to fit. What lies there is neither made nor changed.
