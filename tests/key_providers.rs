@@ -14,7 +14,7 @@ use crate::machine::{ALGORITHMS, Failed, Fixture, InFiles, InToken, InTpm2Pkcs11
 
 /// Each story as a test of each provider.
 macro_rules! everywhere {
-    ($($story:ident),* $(,)?) => {
+    ([$($story:ident,)*]) => {
         everywhere!(@of file InFiles $($story)*);
         everywhere!(@of pkcs11 InToken $($story)*);
         everywhere!(@of tpm2_pkcs11 InTpm2Pkcs11 refuses_a_type_that_it_cannot_make does_not_log_in_over_tls_1_3_with_rsa $($story)*);
@@ -35,18 +35,25 @@ macro_rules! everywhere {
     };
 }
 
-everywhere!(
-    makes_a_key_of_every_type,
-    uses_the_key_that_a_reference_names,
-    uses_a_key_of_every_type_that_is_there,
-    makes_the_key_that_a_reference_names,
-    refuses_to_overwrite_an_existing_key,
-    says_that_no_key_is_there,
-    refuses_a_reference_of_another_provider,
-    signs_from_many_threads,
-    enrolls_and_logs_in_over_both_versions_of_tls,
-    is_diagnosed_and_burns_nothing,
-);
+/// The stories, given to a macro behind what it is told besides.
+macro_rules! stories {
+    ($tell:ident $($besides:tt)*) => {
+        $tell! { $($besides)* [
+            makes_a_key_of_every_type,
+            uses_the_key_that_a_reference_names,
+            uses_a_key_of_every_type_that_is_there,
+            makes_the_key_that_a_reference_names,
+            refuses_to_overwrite_an_existing_key,
+            says_that_no_key_is_there,
+            refuses_a_reference_of_another_provider,
+            signs_from_many_threads,
+            enrolls_and_logs_in_over_both_versions_of_tls,
+            is_diagnosed_and_burns_nothing,
+        ] }
+    };
+}
+
+stories!(everywhere);
 
 /// The same stories over places that need not have them all in every run: kryoptic, and makes that p11fault stands for.
 mod other_makes {
@@ -95,34 +102,20 @@ mod other_makes {
 
     #[test]
     fn the_same_stories() {
-        let all: Vec<Case> = cases!(
-            [
-                InKryoptic,
-                InMannered<CloudHsm>,
-                InMannered<LunaCloud>,
-                InMannered<NShield>,
-                InMannered<Tpm2>,
-                InMannered<YubiHsm>,
-                InMannered<Keypad>,
-                InMannered<PinEachTime>,
-                InMannered<Renumbered>,
-                InMannered<ManySlots>,
-                InMannered<Talks>,
-                InMannered<Silent>,
-            ]
-            [
-                makes_a_key_of_every_type,
-                uses_the_key_that_a_reference_names,
-                uses_a_key_of_every_type_that_is_there,
-                makes_the_key_that_a_reference_names,
-                refuses_to_overwrite_an_existing_key,
-                says_that_no_key_is_there,
-                refuses_a_reference_of_another_provider,
-                signs_from_many_threads,
-                enrolls_and_logs_in_over_both_versions_of_tls,
-                is_diagnosed_and_burns_nothing,
-            ]
-        )
+        let all: Vec<Case> = stories!(cases [
+            InKryoptic,
+            InMannered<CloudHsm>,
+            InMannered<LunaCloud>,
+            InMannered<NShield>,
+            InMannered<Tpm2>,
+            InMannered<YubiHsm>,
+            InMannered<Keypad>,
+            InMannered<PinEachTime>,
+            InMannered<Renumbered>,
+            InMannered<ManySlots>,
+            InMannered<Talks>,
+            InMannered<Silent>,
+        ])
         .to_vec();
         let (chosen, seed) = sample::of(all, 12);
         run(&chosen);

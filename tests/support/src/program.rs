@@ -51,11 +51,9 @@ impl Program {
     }
 
     /// Has another program start this one, which gets the whole command line after `arguments`.
-    pub fn under<A: AsRef<OsStr>>(mut self, starter: PathBuf, arguments: impl IntoIterator<Item = A>) -> Self {
-        let program = std::mem::replace(&mut self.path, starter).into_os_string();
-        let before = arguments.into_iter().map(|argument| argument.as_ref().to_owned());
-        self.args = before.chain([program]).chain(self.args).collect();
-        self
+    pub fn under<A: AsRef<OsStr>>(self, starter: PathBuf, arguments: impl IntoIterator<Item = A>) -> Self {
+        let arguments = arguments.into_iter().map(|argument| argument.as_ref().to_owned());
+        self.within([starter.into_os_string()].into_iter().chain(arguments))
     }
 
     /// One variable.
