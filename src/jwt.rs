@@ -5,7 +5,9 @@
 //! the controller shows in the handshake. Follows RFC 7515 (compact form), RFC 7518 §3.3-3.4 and the controller's claims.
 
 mod envelope;
+mod error;
 mod idp;
+mod method;
 
 use std::fmt;
 use std::time::Duration;
@@ -18,176 +20,18 @@ use serde_json::Value;
 
 use self::envelope::{decode, object, string};
 
+pub use error::TokenError;
 pub use idp::IdpToken;
+pub use method::{Brings, Method};
 
 use crate::key::encoding::{ecdsa_der, sha1, sha256};
-use crate::origin::{Origin, OriginError};
+use crate::origin::Origin;
 use crate::text::{Printable, hex};
 
 /// Longest token that is read, in bytes; real ones have about 700.
 pub const LARGEST: usize = 64 * 1024;
 /// How far past its `exp` a token is still sent: the controller's clock decides, ours may be off.
 const GRACE: Duration = Duration::from_secs(300);
-
-/// What is wrong with an enrollment token, before anyone was asked.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum TokenError {
-    /// No file, or nobody gave one.
-    #[error("{0}")]
-    Missing(String),
-    /// Nothing but white space.
-    #[error("it is empty")]
-    Empty,
-    /// More than [`LARGEST`] bytes.
-    #[error("it is larger than 64 KiB")]
-    TooLarge,
-    /// Not a JWT in compact form, or a claim is not of its type.
-    #[error("it is malformed: {0}")]
-    Malformed(String),
-    /// A signature algorithm that is not accepted.
-    #[error("its algorithm `{0}` is not accepted: controllers sign with RS256, ES256, ES384 or ES512")]
-    Algorithm(Printable),
-    /// An enrollment method that is not for this program.
-    #[error("{0}")]
-    Method(String),
-    /// `iss` is missing, or is no address of a controller.
-    #[error("its issuer `{issuer}` is no address of a controller")]
-    Issuer {
-        /// As it stands in the token.
-        issuer: Printable,
-        /// What is wrong with it.
-        #[source]
-        source: OriginError,
-    },
-    /// `iss` is missing.
-    #[error("it names no issuer")]
-    NoIssuer,
-    /// `jti`, the one-time token itself, is missing or malformed.
-    #[error("its id (`jti`) is missing or malformed")]
-    Id,
-    /// `exp` lies in the past.
-    #[error("it expired {} ago", Ago(*.0))]
-    Expired(Duration),
-    /// `exp` of the token of an identity provider lies in the past.
-    #[error("that of the identity provider expired {} ago", Ago(*.0))]
-    IdpExpired(Duration),
-    /// The signature is not by the key of the certificate that was shown.
-    #[error("its signature does not verify with the controller's certificate")]
-    NotSigned {
-        /// `kid` is the certificate's SHA-1: the right certificate, so the token was altered.
-        damaged: bool,
-    },
-}
-
-struct Ago(Duration);
-
-impl fmt::Display for Ago {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let seconds = self.0.as_secs();
-        match seconds {
-            0..120 => write!(f, "{seconds} seconds"),
-            120..7200 => write!(f, "{} minutes", seconds / 60),
-            7200..172_800 => write!(f, "{} hours", seconds / 3600),
-            _ => write!(f, "{} days", seconds / 86400),
-        }
-    }
-}
-
-/// How an identity enrolls: the claim `em`, but for [`Method::Token`], which a token of an identity provider makes of
-/// `network`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Method {
-    /// One-time token; the controller issues the certificate.
-    #[default]
-    Ott,
-    /// One-time token, and a certificate of a third-party CA that the controller knows.
-    OttCa,
-    /// A token for all who have a certificate of a third-party CA: the controller makes the identity.
-    Ca,
-    /// The controller's CA certificates, and no identity.
-    Network,
-    /// One-time token; sets the password of an identity that logs in with one.
-    Updb,
-    /// A token of an identity provider; the controller makes the identity and issues the certificate.
-    Token,
-}
-
-/// What a request brings along.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Brings {
-    /// A certificate signing request.
-    Csr,
-    /// A certificate that was there before, shown in the handshake: its key is opened before anyone is called.
-    Certificate,
-    /// The token of an identity provider, and a certificate signing request.
-    IdpToken,
-    /// A password.
-    Password,
-    /// Nothing: no request is made.
-    Nothing,
-}
-
-impl Brings {
-    /// Whether there is a private key.
-    pub fn a_key(self) -> bool {
-        match self {
-            Self::Csr | Self::Certificate | Self::IdpToken => true,
-            Self::Password | Self::Nothing => false,
-        }
-    }
-}
-
-impl Method {
-    /// As it stands in token and query.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Ott => "ott",
-            Self::OttCa => "ottca",
-            Self::Ca => "ca",
-            Self::Network => "network",
-            Self::Updb => "updb",
-            Self::Token => "token",
-        }
-    }
-
-    /// What its request brings along.
-    pub fn brings(self) -> Brings {
-        match self {
-            Self::Ott => Brings::Csr,
-            Self::OttCa | Self::Ca => Brings::Certificate,
-            Self::Token => Brings::IdpToken,
-            Self::Updb => Brings::Password,
-            Self::Network => Brings::Nothing,
-        }
-    }
-
-    /// Whether its token is for one identity, once, and ends; else it is for everybody, and names none.
-    pub fn is_one_time(self) -> bool {
-        match self {
-            Self::Ott | Self::OttCa | Self::Updb => true,
-            Self::Ca | Self::Network | Self::Token => false,
-        }
-    }
-
-    fn from_claim(em: &str) -> Result<Self, TokenError> {
-        match em {
-            "ott" => Ok(Self::Ott),
-            "ottca" => Ok(Self::OttCa),
-            "ca" => Ok(Self::Ca),
-            "network" => Ok(Self::Network),
-            "updb" => Ok(Self::Updb),
-            "erott" | "trott" => Err(TokenError::Method(format!(
-                "its method `{em}` enrolls a router: use `ziti router enroll` on the router's own host"
-            ))),
-            _ => Err(TokenError::Method(format!(
-                "its method `{}` is unknown: known are ott, ottca, ca, network, updb; a newer version may know it",
-                Printable::new(em)
-            ))),
-        }
-    }
-}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Algorithm {
